@@ -26,7 +26,7 @@ def public(*, figures=True):
     return {
         (module.__name__, name): getattr(module, name)
         for module in submodules()
-        if figures or module.__name__ != "gomhc.figures"
+        if figures or not module.__name__.startswith("gomhc.figures")
         for name in getattr(module, "__all__", ())
     }
 
@@ -35,7 +35,7 @@ def unique(objects):
     return list({id(item): item for item in objects}.values())
 
 
-CALLABLES = [item for item in unique(public().values()) if callable(item)]
+CALLABLES = [item for item in unique(public(figures=False).values()) if callable(item)]
 FUNCTIONS = [item for item in CALLABLES if inspect.isfunction(item)]
 CLASSES = [item for item in CALLABLES if inspect.isclass(item)]
 METHODS = [
