@@ -1,0 +1,372 @@
+"""Adam on one stream-mixing problem at a time, compiled by Numba: the CPU's fast path.
+
+Each problem stays in the first-level cache for all its steps, and the threads that work on
+different problems share nothing. The maps and their derivatives are those of `gomhc.mixers`,
+written out for one matrix; the tests hold them against torch's autograd.
+
+A mixer is a Kronecker product of stages, mostly of one. Everything is float64, C-contiguous and
+padded to the largest stage, so that the inner loops run along rows and the compiler can vectorise
+them.
+"""
+
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+
+from gomhc.mixers import (
+    BirkhoffVonNeumann,
+    Kronecker,
+    Mixer,
+    Orthostochastic,
+    Sinkhorn,
+    Unconstrained,
+)
+
+CAYLEY, PERMUTATIONS, SINKHORN, FREE = range(4)
+_compiled: Any = numba.njit(fastmath={"contract"}, error_model="numpy", nogil=True, cache=True)
+
+
+class Stages(NamedTuple):
+    """What the compiled code needs to know of a mixer, one row a Kronecker factor."""
+
+    kind: np.ndarray  # (stages,) one of the constants above
+    size: np.ndarray  # (stages,) order of the factor's matrix
+    option: np.ndarray  # (stages,) block size s, or number of iterations
+    first: np.ndarray  # (stages + 1,) where the factor's generators begin
+    images: np.ndarray  # (stages, permutations, size) column of the one in each row
+
+
+def stages(mixer: Mixer) -> Stages | None:
+    """The stages of a mixer, or None if there is no compiled code for one of them."""
+    factors = mixer.factors if isinstance(mixer, Kronecker) else [mixer]
+    kind, option, tables = [], [], []
+    for factor in factors:
+        table = np.zeros((1, 1), np.int64)
+        if type(factor) is Orthostochastic:
+            kind.append(CAYLEY)
+            option.append(factor.s)
+        elif type(factor) is BirkhoffVonNeumann:
+            kind.append(PERMUTATIONS)
+            option.append(0)
+            matrices = factor.permutations.reshape(-1, factor.d, factor.d)
+            table = matrices.argmax(-1).cpu().numpy()
+        elif type(factor) is Sinkhorn:
+            kind.append(SINKHORN)
+            option.append(factor.iterations)
+        elif type(factor) is Unconstrained:
+            kind.append(FREE)
+            option.append(0)
+        else:
+            return None
+        tables.append(table)
+    shape = np.max([table.shape for table in tables], axis=0)
+    images = np.zeros((len(tables), *shape), np.int64)
+    for row, table in zip(images, tables, strict=True):
+        row[: table.shape[0], : table.shape[1]] = table
+    return Stages(
+        np.array(kind),
+        np.array([factor.d for factor in factors]),
+        np.array(option),
+        np.cumsum([0, *(factor.num_parameters for factor in factors)]),
+        images,
+    )
+
+
+@_compiled
+def _invert(M, n, row):
+    """Invert M in place by elimination; no pivoting, as I + A has a positive definite part."""
+    for k in range(n):
+        pivot = 1.0 / M[k, k]
+        for j in range(n):
+            row[j] = M[k, j] * pivot
+        for i in range(n):
+            factor = M[i, k]
+            for j in range(n):
+                M[i, j] -= factor * row[j]
+            M[i, k] = -factor * pivot
+        for j in range(n):
+            M[k, j] = row[j]
+        M[k, k] = pivot
+
+
+@_compiled
+def _cayley(theta, d, s, K, row, B):
+    """B = Φ(2K − I) with K = (I + A)⁻¹."""
+    n = d * s
+    position = 0
+    for i in range(n):
+        K[i, i] = 1.0
+        for j in range(i + 1, n):
+            K[i, j] = theta[position]
+            K[j, i] = -theta[position]
+            position += 1
+    _invert(K, n, row)
+    for i in range(d):
+        for j in range(d):
+            total = 0.0
+            for a in range(i * s, i * s + s):
+                for b in range(j * s, j * s + s):
+                    q = 2.0 * K[a, b] - (1.0 if a == b else 0.0)
+                    total += q * q
+            B[i, j] = total / s
+
+
+@_compiled
+def _cayley_backward(G, d, s, K, left, right, gradient):
+    """dL/dA = −½ (I + Q)ᵀ G_Q (I + Q)ᵀ = −2 Kᵀ G_Q Kᵀ, of which θ sees the skew part."""
+    n = d * s
+    for a in range(n):
+        for b in range(n):
+            q = 2.0 * K[a, b] - (1.0 if a == b else 0.0)
+            right[a, b] = 2.0 * q * G[a // s, b // s] / s
+            left[a, b] = 0.0
+    for a in range(n):
+        for c in range(n):
+            factor = K[c, a]
+            for b in range(n):
+                left[a, b] += factor * right[c, b]
+    for a in range(n):
+        for b in range(n):
+            right[a, b] = K[b, a]
+    # K is not needed any more: it takes the last product.
+    for a in range(n):
+        for b in range(n):
+            K[a, b] = 0.0
+        for c in range(n):
+            factor = left[a, c]
+            for b in range(n):
+                K[a, b] += factor * right[c, b]
+    position = 0
+    for a in range(n):
+        for b in range(a + 1, n):
+            gradient[position] = -2.0 * (K[a, b] - K[b, a])
+            position += 1
+
+
+@_compiled
+def _permutations(theta, d, images, weights, B):
+    count = theta.size
+    largest = theta.max()
+    total = 0.0
+    for k in range(count):
+        weights[k] = np.exp(theta[k] - largest)
+        total += weights[k]
+    for i in range(d):
+        for j in range(d):
+            B[i, j] = 0.0
+    for k in range(count):
+        weights[k] /= total
+        for i in range(d):
+            B[i, images[k, i]] += weights[k]
+
+
+@_compiled
+def _permutations_backward(G, d, images, weights, gradient):
+    count = gradient.size
+    mean = 0.0
+    for k in range(count):
+        gain = 0.0
+        for i in range(d):
+            gain += G[i, images[k, i]]
+        gradient[k] = gain
+        mean += weights[k] * gain
+    for k in range(count):
+        gradient[k] = weights[k] * (gradient[k] - mean)
+
+
+@_compiled
+def _sinkhorn(theta, d, iterations, kernel, u, v, B):
+    """B = diag(u) K diag(v): columns first, rows last, with every scaling kept."""
+    # A column's scale is absorbed by v; a row's is not, as the truncated iteration starts at u = 1.
+    for j in range(d):
+        largest = theta[j]
+        for i in range(1, d):
+            largest = max(largest, theta[i * d + j])
+        for i in range(d):
+            kernel[i, j] = np.exp(theta[i * d + j] - largest)
+    for i in range(d):
+        u[0, i] = 1.0
+    for t in range(iterations):
+        for j in range(d):
+            v[t, j] = 0.0
+        for i in range(d):
+            for j in range(d):
+                v[t, j] += u[t, i] * kernel[i, j]
+        for j in range(d):
+            v[t, j] = 1.0 / v[t, j]
+        for i in range(d):
+            total = 0.0
+            for j in range(d):
+                total += kernel[i, j] * v[t, j]
+            u[t + 1, i] = 1.0 / total
+    for i in range(d):
+        for j in range(d):
+            B[i, j] = u[iterations, i] * kernel[i, j] * v[iterations - 1, j]
+
+
+@_compiled
+def _sinkhorn_backward(G, d, iterations, kernel, u, v, du, dv, dkernel, gradient):
+    last = iterations - 1
+    for i in range(d):
+        du[i] = 0.0
+        dv[i] = 0.0
+    for i in range(d):
+        for j in range(d):
+            du[i] += G[i, j] * kernel[i, j] * v[last, j]
+            dv[j] += G[i, j] * kernel[i, j] * u[iterations, i]
+            dkernel[i, j] = G[i, j] * u[iterations, i] * v[last, j]
+    for t in range(last, -1, -1):
+        for i in range(d):
+            change = -du[i] * u[t + 1, i] ** 2
+            for j in range(d):
+                dkernel[i, j] += change * v[t, j]
+                dv[j] += change * kernel[i, j]
+            du[i] = 0.0
+        for j in range(d):
+            dv[j] *= -(v[t, j] ** 2)
+        for i in range(d):
+            for j in range(d):
+                dkernel[i, j] += dv[j] * u[t, i]
+                du[i] += dv[j] * kernel[i, j]
+        for j in range(d):
+            dv[j] = 0.0
+    # The subtracted maxima change no B, so they have no part in its derivative.
+    for i in range(d):
+        for j in range(d):
+            gradient[i * d + j] = dkernel[i, j] * kernel[i, j]
+
+
+@_compiled
+def descend(
+    kind,
+    size,
+    option,
+    first,
+    images,
+    theta,
+    best,
+    gram,
+    base,
+    learning_rate,
+    epsilon,
+    loss,
+    matrix,
+    gradient,
+):
+    """Run Adam on every problem of a chunk, from θ on, and leave the results in place.
+
+    The loss of a problem is base + tr((B − best) gram (B − best)ᵀ): see `Problem.loss`. The first
+    five arguments are a mixer's `Stages`.
+
+    Args:
+        kind: (stages,).
+        size: (stages,).
+        option: (stages,).
+        first: (stages + 1,).
+        images: (stages, permutations, size).
+        theta: (problems, g), overwritten with the end.
+        best: (problems, d, d), the unconstrained minimum.
+        gram: (problems, d, d), symmetric.
+        base: (problems,), the loss at `best`.
+        learning_rate: (problems,).
+        epsilon: Adam's.
+        loss: (problems, steps), filled with the loss before each step.
+        matrix: (problems, d, d), filled with the mixing matrix at the end.
+        gradient: (problems, g), filled with the gradient at the last step taken.
+    """
+    count, steps = loss.shape
+    d, g, many = best.shape[1], theta.shape[1], kind.size
+    n, iterations = 1, 1
+    for f in range(many):
+        if kind[f] == CAYLEY:
+            n = max(n, size[f] * option[f])
+        elif kind[f] == SINKHORN:
+            n, iterations = max(n, size[f]), max(iterations, option[f])
+    W, dW = np.zeros((many, d, d)), np.zeros((d, d))
+    product, dproduct = np.zeros((many, d, d)), np.zeros((many, d, d))
+    K, left, right, row = np.zeros((many, n, n)), np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
+    weights = np.zeros((many, images.shape[1]))
+    u, v = np.zeros((iterations + 1, n)), np.zeros((iterations, n))
+    off, dB = np.zeros((d, d)), np.zeros((d, d))
+    m, v2 = np.zeros(g), np.zeros(g)
+    for p in range(count):
+        m[:] = 0.0
+        v2[:] = 0.0
+        for step in range(steps + 1):
+            width = 1
+            for f in range(many):
+                part = theta[p, first[f] : first[f + 1]]
+                if kind[f] == CAYLEY:
+                    _cayley(part, size[f], option[f], K[f], row, W[f])
+                elif kind[f] == PERMUTATIONS:
+                    _permutations(part, size[f], images[f], weights[f], W[f])
+                elif kind[f] == SINKHORN:
+                    _sinkhorn(part, size[f], option[f], K[f], u, v, W[f])
+                else:
+                    for i in range(size[f]):
+                        for j in range(size[f]):
+                            W[f, i, j] = part[i * size[f] + j]
+                k = size[f]
+                if f == 0:
+                    product[0, :k, :k] = W[0, :k, :k]
+                else:
+                    for a in range(width):
+                        for i in range(k):
+                            for b in range(width):
+                                for j in range(k):
+                                    product[f, a * k + i, b * k + j] = (
+                                        product[f - 1, a, b] * W[f, i, j]
+                                    )
+                width *= k
+            if step == steps:
+                break
+            B = product[many - 1]
+            total = 0.0
+            for i in range(d):
+                for j in range(d):
+                    off[i, j] = B[i, j] - best[p, i, j]
+                    dB[i, j] = 0.0
+                for k in range(d):
+                    factor = off[i, k]
+                    for j in range(d):
+                        dB[i, j] += factor * gram[p, k, j]
+                for j in range(d):
+                    total += off[i, j] * dB[i, j]
+                    dproduct[many - 1, i, j] = 2.0 * dB[i, j]
+            loss[p, step] = base[p] + total
+            for f in range(many - 1, -1, -1):
+                k = size[f]
+                width //= k
+                G = dproduct[0]
+                if f > 0:
+                    dW[:k, :k] = 0.0
+                    for a in range(width):
+                        for b in range(width):
+                            back = 0.0
+                            for i in range(k):
+                                for j in range(k):
+                                    slope = dproduct[f, a * k + i, b * k + j]
+                                    dW[i, j] += slope * product[f - 1, a, b]
+                                    back += slope * W[f, i, j]
+                            dproduct[f - 1, a, b] = back
+                    G = dW
+                slopes = gradient[p, first[f] : first[f + 1]]
+                if kind[f] == CAYLEY:
+                    _cayley_backward(G, k, option[f], K[f], left, right, slopes)
+                elif kind[f] == PERMUTATIONS:
+                    _permutations_backward(G, k, images[f], weights[f], slopes)
+                elif kind[f] == SINKHORN:
+                    _sinkhorn_backward(G, k, option[f], K[f], u, v, left[0], left[1], right, slopes)
+                else:
+                    for i in range(k):
+                        for j in range(k):
+                            slopes[i * k + j] = G[i, j]
+            length = learning_rate[p] / (1.0 - 0.9 ** (step + 1))
+            debias = 1.0 / np.sqrt(1.0 - 0.999 ** (step + 1))
+            for k in range(g):
+                slope = gradient[p, k]
+                m[k] += 0.1 * (slope - m[k])
+                v2[k] = 0.999 * v2[k] + 0.001 * slope * slope
+                theta[p, k] -= length * m[k] / (np.sqrt(v2[k]) * debias + epsilon)
+        matrix[p] = product[many - 1]

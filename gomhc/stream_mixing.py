@@ -1,0 +1,642 @@
+"""The synthetic stream-mixing task: learn a doubly stochastic matrix from noisy samples.
+
+A problem has a target T and samples y = Tx + noise; a mixer is fitted by Adam on the mean squared
+error. The loss is quadratic in B = mixer(θ), so XᵀX and YᵀX are sufficient statistics and no step
+touches a sample. Problems, seeds, learning rates and methods are independent of each other, so a
+sweep is one batch, cut into chunks that joblib hands out.
+
+`released_problem` has the protocol of the go-mHC release with its defects, `corrected_problem` has
+none of them; the book's chapter 5 shows what each defect does.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gomhc.birkhoff import project, sample_uniform
+from gomhc.maps import sinkhorn_knopp
+from gomhc.mixers import Kronecker, Mixer, Orthostochastic
+
+__all__ = [
+    "FAMILIES",
+    "Fit",
+    "Floor",
+    "Problem",
+    "Run",
+    "corrected_problem",
+    "fit",
+    "released_problem",
+    "released_settings",
+    "steps_to",
+    "sweep",
+]
+
+FAMILIES = ("uniform", "vertices", "edges", "barycentre")
+CHUNK = 8  # problems a job: small enough to share the work out evenly, large against its overhead
+
+
+class Floor(NamedTuple):
+    """The exact minimum of the loss over the Birkhoff polytope, and its certificate."""
+
+    value: Float[Tensor, " problems"]  # loss of `matrix`, an upper bound of the minimum
+    gap: Float[Tensor, " problems"]  # value minus a lower bound from the dual: no minimum is lower
+    matrix: Float[Tensor, "problems d d"]
+
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """Independent regression problems of one size: samples of y = Tx + noise for each target T.
+
+    Attributes:
+        targets: (problems, d, d), doubly stochastic.
+        X: (problems, samples, d), inputs.
+        Y: (problems, samples, d), outputs.
+        noise: σ of the noise, in the sense of the function that made the problem.
+
+    Raises:
+        ValueError: if the shapes don't fit together, or an entry is not finite.
+    """
+
+    targets: Float[Tensor, "problems d d"]
+    X: Float[Tensor, "problems samples d"]
+    Y: Float[Tensor, "problems samples d"]
+    noise: float
+
+    def __post_init__(self) -> None:
+        """Refuse what would only fail later, or not at all."""
+        problems, d = self.targets.shape[0], self.targets.shape[-1]
+        fits = self.X.shape == self.Y.shape and self.X.shape[:1] + self.X.shape[2:] == (problems, d)
+        if self.targets.shape != (problems, d, d) or self.X.ndim != 3 or not fits:
+            raise ValueError(
+                "expected targets (problems, d, d) and X, Y (problems, samples, d), got "
+                f"{tuple(self.targets.shape)}, {tuple(self.X.shape)}, {tuple(self.Y.shape)}"
+            )
+        if not all(part.isfinite().all() for part in (self.targets, self.X, self.Y)):
+            raise ValueError("expected finite targets, X and Y")
+
+    def __len__(self) -> int:
+        """Number of problems."""
+        return len(self.targets)
+
+    @property
+    def d(self) -> int:
+        """Number of streams."""
+        return self.targets.shape[-1]
+
+    def to(self, device: torch.device | str) -> "Problem":
+        """The same problems on another device; `fit` runs where they are."""
+        return Problem(
+            self.targets.to(device), self.X.to(device), self.Y.to(device), noise=self.noise
+        )
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "problems d d"]:
+        """XᵀX / (samples·d), what of the inputs the loss depends on."""
+        return self.X.mT @ self.X / self.X[0].numel()
+
+    @cached_property
+    def best(self) -> Float[Tensor, "problems d d"]:
+        """The unconstrained least-squares matrix: YᵀX (XᵀX)⁺."""
+        return (torch.linalg.pinv(self.X) @ self.Y).mT
+
+    @cached_property
+    def base(self) -> Float[Tensor, " problems"]:
+        """The loss at `best`: what no matrix at all can beat."""
+        return self.sample_loss(self.best)
+
+    def loss(self, B: Float[Tensor, "problems d d"]) -> Float[Tensor, " problems"]:
+        """Mean squared error of each problem, from the sufficient statistics.
+
+        ‖Y − XBᵀ‖² = ‖Y − XB*ᵀ‖² + tr((B − B*) XᵀX (B − B*)ᵀ) with B* the least-squares matrix, as
+        the residual of B* is orthogonal to X: two terms that are not negative, so that nothing
+        cancels.
+
+        Args:
+            B: (problems, d, d), or anything that broadcasts to it.
+
+        Returns:
+            (problems,), the mean over samples and streams.
+        """
+        off = B - self.best
+        return self.base + ((off @ self.gram) * off).sum((-2, -1))
+
+    def sample_loss(self, B: Float[Tensor, "problems d d"]) -> Float[Tensor, " problems"]:
+        """The same loss, computed on the samples one by one."""
+        return (self.Y - self.X @ B.mT).square().mean((-2, -1))
+
+    def floor(self) -> Floor:
+        """Solve min_B loss(B) over the doubly stochastic matrices, for each problem.
+
+        A convex quadratic program in d² variables, given to Clarabel's interior-point method. Its
+        answer is projected onto the polytope, so `value` is the loss of a doubly stochastic
+        matrix. Its multipliers give a lower bound: for any λ, and any μ ≥ 0, the minimum over all B
+        of the Lagrangian, which has a closed form.
+
+        Returns:
+            Floor with value ≥ minimum ≥ value − gap.
+
+        Raises:
+            RuntimeError: if the solver stops without a solution.
+
+        Source: Goulart, Chen 2024 (Clarabel); Boyd, Vandenberghe 2004, section 5.2 (duality).
+        """
+        import clarabel
+        from scipy import sparse
+
+        d = self.d
+        eye, ones = sparse.eye_array(d), np.ones((1, d))
+        sums = sparse.vstack([sparse.kron(eye, ones), sparse.kron(ones, eye)])
+        rows = sparse.vstack([sums, -sparse.eye_array(d * d)], format="csc")
+        bounds = np.concatenate([np.ones(2 * d), np.zeros(d * d)])
+        cones = [clarabel.ZeroConeT(2 * d), clarabel.NonnegativeConeT(d * d)]
+        settings = clarabel.DefaultSettings()
+        settings.verbose = False
+        settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-11
+        grams, bests = self.gram.double().cpu().numpy(), self.best.double().cpu().numpy()
+        matrices, lower = [], []
+        for gram, best in zip(grams, bests, strict=True):
+            quadratic = sparse.kron(eye, 2 * gram, format="csc")
+            linear = -(2 * best @ gram).ravel()
+            solver = clarabel.DefaultSolver(
+                sparse.triu(quadratic, format="csc"), linear, rows, bounds, cones, settings
+            )
+            solution = solver.solve()
+            if solution.status not in (
+                clarabel.SolverStatus.Solved,
+                clarabel.SolverStatus.AlmostSolved,
+            ):
+                raise RuntimeError(f"expected a solved quadratic program, got {solution.status}")
+            matrices.append(np.reshape(solution.x, (d, d)))
+            multipliers = np.array(solution.z)
+            multipliers[2 * d :] = multipliers[2 * d :].clip(0)
+            # min over B of (B − B*) gram (B − B*)ᵀ + zᵀ(rows·B − bounds): B* − ½ pull gram⁻¹.
+            pull = (rows.T @ multipliers).reshape(d, d)
+            spread = np.linalg.solve(gram, pull.T).T
+            lower.append((pull * (best - spread / 4)).sum() - multipliers @ bounds)
+        matrix = project(torch.as_tensor(np.stack(matrices)).to(self.targets.device))
+        value = self.loss(matrix)
+        bound = self.base + torch.as_tensor(lower).to(self.base)
+        return Floor(value, value - bound, matrix)
+
+
+def released_problem(
+    d: int,
+    noise: float = 0.1,
+    problems: int = 64,
+    samples: int = 100,
+    sparsity: float = 0.0,
+    seed: int = 42,
+    draw: int = 0,
+    *,
+    scale_inputs: bool = True,
+    centre_noise: bool = False,
+    mask_entries: bool = False,
+    targets: Float[Tensor, "problems d d"] | None = None,
+) -> Problem:
+    """The problems of the go-mHC release, with its defects, each of which can be taken away.
+
+    T is U[0,1]^{d×d} after 20 Sinkhorn steps, rows first. X is U[0,1]^d times the number of entries
+    of a sample that a mask of the given sparsity keeps: at sparsity 0 times d. Y = TX + σU[0,1].
+
+    Args:
+        d: number of streams.
+        noise: σ, the width of the uniform noise.
+        problems: number of targets.
+        samples: samples a target.
+        sparsity: probability that the mask drops an entry, in [0, 1).
+        seed: fixes the targets; with `draw`, X and the noise.
+        draw: which draw of X and noise. In the release every method has its own.
+        scale_inputs: False takes the factor away.
+        centre_noise: True makes the noise σ(U[0,1] − ½), of mean 0.
+        mask_entries: True makes the mask set entries to 0 instead of scaling rows.
+        targets: other targets in place of the released ones.
+
+    Returns:
+        Problem in float64 on the CPU.
+
+    Raises:
+        ValueError: if a count is below 1, noise < 0, or sparsity is outside [0, 1).
+
+    Source: `toy_models/dynamics.ipynb` of the go-mHC release.
+    """
+    _check(d, noise, problems, samples)
+    if not 0 <= sparsity < 1:
+        raise ValueError(f"expected sparsity in [0, 1), got {sparsity}")
+    generator = _generator(seed)
+    T = torch.rand(problems, d, d, generator=generator, dtype=torch.float64)
+    # Rows first and columns last: our order, transposed.
+    T = sinkhorn_knopp(T.mT.log(), 20).mT if targets is None else targets.double()
+    generator = _generator(seed, draw)
+    X = torch.rand(problems, samples, d, generator=generator, dtype=torch.float64)
+    kept = (torch.rand(X.shape, generator=generator, dtype=X.dtype) > sparsity).to(X)
+    jitter = torch.rand(X.shape, generator=generator, dtype=X.dtype)
+    if mask_entries:
+        X = X * kept
+    if scale_inputs:
+        X = X * kept.sum(-1, keepdim=True)
+    if centre_noise:
+        jitter = jitter - 0.5
+    return Problem(T, X, X @ T.mT + noise * jitter, noise)
+
+
+def released_settings(mixer: Mixer, problems: int = 64) -> dict[str, Any]:
+    """How the release trains this mixer: the keyword arguments to give to `fit`.
+
+    Adam at 1e-3 for 10,000 steps from random starts, with two peculiarities that this makes
+    explicit. The loss is the mean over all problems, so Adam's ε of 1e-6 counts `problems` times
+    as much for the loss of one. And go-mHC's parameter is a full matrix R of which A = R − Rᵀ
+    is taken: R_ij and R_ji both move by the learning rate, in opposite directions, so that θ
+    moves by twice as much. Adam on θ at 2e-3 takes exactly the same steps.
+
+    Args:
+        mixer: any mixer.
+        problems: number of problems that the release would have averaged over.
+
+    Returns:
+        learning_rate, steps, start and epsilon.
+
+    Source: `toy_models/dynamics.ipynb` of the go-mHC release.
+    """
+    factors = mixer.factors if isinstance(mixer, Kronecker) else [mixer]
+    doubled = all(isinstance(factor, Orthostochastic) for factor in factors)
+    return {
+        "learning_rate": 2e-3 if doubled else 1e-3,
+        "steps": 10_000,
+        "start": "released",
+        "epsilon": 1e-6 * problems,
+    }
+
+
+def corrected_problem(
+    d: int,
+    family: str = "uniform",
+    noise: float = 0.1,
+    problems: int = 64,
+    samples: int = 100,
+    seed: int = 0,
+) -> Problem:
+    """Stream-mixing problems without the defects: X ~ N(0, I), Y = TX + N(0, σ²), T from a family.
+
+    Args:
+        d: number of streams.
+        family: where the targets lie. `uniform`: uniformly in the Birkhoff polytope, by
+            hit-and-run. `vertices`: random permutation matrices. `edges`: uniformly on a random
+            edge, which joins P and P·(a cycle) with the length of the cycle uniform in 2..d.
+            `barycentre`: a quarter of the way from J/d to a uniform sample.
+        noise: σ, the standard deviation of the noise.
+        problems: number of targets.
+        samples: samples a target.
+        seed: fixes everything; every method that is given the problem sees the same samples.
+
+    Returns:
+        Problem in float64 on the CPU.
+
+    Raises:
+        ValueError: if a count is below 1, noise < 0, the family is unknown, or it is `edges` and
+            d = 1.
+    """
+    _check(d, noise, problems, samples)
+    if family not in FAMILIES:
+        raise ValueError(f"expected a family out of {', '.join(FAMILIES)}; got {family!r}")
+    generator = _generator(seed)
+    if family in ("vertices", "edges"):
+        T = _permutations(d, problems, generator)
+        if family == "edges":
+            T = _along_edges(T, generator)
+    else:
+        T = sample_uniform(d, problems, generator)
+        if family == "barycentre":
+            T = (3 / d + T) / 4
+    X = torch.randn(problems, samples, d, generator=generator, dtype=torch.float64)
+    jitter = torch.randn(X.shape, generator=generator, dtype=X.dtype)
+    return Problem(T, X, X @ T.mT + noise * jitter, noise)
+
+
+def _check(d: int, noise: float, problems: int, samples: int) -> None:
+    if min(d, problems, samples) < 1 or not noise >= 0:
+        raise ValueError(
+            "expected d, problems, samples >= 1 and noise >= 0; "
+            f"got {d=}, {problems=}, {samples=}, {noise=}"
+        )
+
+
+def _generator(*seeds: int) -> torch.Generator:
+    """One source of randomness for a tuple of seeds, unlike that of any other tuple."""
+    state = np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state))
+
+
+def _permutations(d: int, count: int, generator: torch.Generator) -> Tensor:
+    order = torch.rand(count, d, generator=generator).argsort(-1)
+    return torch.eye(d, dtype=torch.float64)[order]
+
+
+def _along_edges(P: Tensor, generator: torch.Generator) -> Tensor:
+    """Points of the edges from P to P·cycle: two vertices are joined iff they differ by a cycle."""
+    problems, d = P.shape[:2]
+    if d == 1:
+        raise ValueError("expected d >= 2 for edges: at d = 1 the polytope is a point; got d = 1")
+    lengths = torch.randint(2, d + 1, (problems,), generator=generator).tolist()
+    cycles = []
+    for length in lengths:
+        places = torch.randperm(d, generator=generator)[:length]
+        images = torch.arange(d)
+        images[places] = places.roll(-1)
+        cycles.append(torch.eye(d, dtype=P.dtype)[images])
+    t = torch.rand(problems, 1, 1, generator=generator, dtype=P.dtype)
+    return (1 - t) * P + t * (P @ torch.stack(cycles))
+
+
+class Fit(NamedTuple):
+    """One mixer fitted to every problem."""
+
+    loss: Float[Tensor, "problems steps"]  # before each step, so the first is that of the start
+    matrix: Float[Tensor, "problems d d"]  # mixer(theta)
+    theta: Float[Tensor, "problems g"]  # after the last step
+    distance: Float[Tensor, " problems"]  # held-out error ‖matrix − target‖_F
+
+
+class Run(NamedTuple):
+    """One fit of a sweep: which mixer (by its label), learning rate and seed of the start."""
+
+    label: str
+    learning_rate: float
+    seed: int
+
+
+def fit(
+    problem: Problem,
+    mixer: Mixer,
+    learning_rate: float = 1e-3,
+    steps: int = 10_000,
+    seed: int = 0,
+    start: Literal["live", "released"] = "live",
+    *,
+    off_diagonal_mass: float = 0.01,
+    epsilon: float = 1e-8,
+    backend: Literal["auto", "reference", "fused"] = "auto",
+    progress: bool = False,
+) -> Fit:
+    """Fit a mixer to every problem by full-batch Adam with betas (0.9, 0.999).
+
+    Args:
+        problem: what to fit; the computation runs on its device.
+        mixer: any mixer with the problem's d.
+        learning_rate: Adam's.
+        steps: number of steps.
+        seed: source of randomness of the starts.
+        start: "live", near I with a gradient (`Mixer.initial_theta`), or "released": R − Rᵀ with
+            R ~ U[0,1] for go-mHC and its products, N(0, 1) for every other mixer.
+        off_diagonal_mass: of a live start.
+        epsilon: Adam's. The release takes the mean over its 64 problems as the loss and 1e-6 here,
+            which is 64e-6 for the losses of the problems themselves.
+        backend: "fused" is compiled by Numba and runs on a CPU, "reference" is PyTorch on any
+            device; "auto" takes the first where it applies.
+        progress: show a progress bar.
+
+    Returns:
+        Fit in float64.
+
+    Raises:
+        ValueError: if the mixer's d is not the problem's, a number is out of range, start or
+            backend is unknown, or "fused" does not apply.
+    """
+    runs = sweep(
+        problem,
+        {"": mixer},
+        [learning_rate],
+        steps,
+        [seed],
+        start,
+        off_diagonal_mass=off_diagonal_mass,
+        epsilon=epsilon,
+        backend=backend,
+        progress=progress,
+    )
+    return next(runs)[1]
+
+
+def sweep(
+    problem: Problem,
+    mixers: Mapping[str, Mixer],
+    learning_rates: Sequence[float] | Mapping[str, Sequence[float]],
+    steps: int = 10_000,
+    seeds: Sequence[int] = (0,),
+    start: Literal["live", "released"] = "live",
+    *,
+    off_diagonal_mass: float = 0.01,
+    epsilon: float = 1e-8,
+    backend: Literal["auto", "reference", "fused"] = "auto",
+    progress: bool = True,
+) -> Iterator[tuple[Run, Fit]]:
+    """Fit every mixer at every learning rate from every seed, as one batch of jobs for joblib.
+
+    Without more ado the jobs share the cores of this machine; inside
+    `with joblib.parallel_config("dask"):` (or "ray") they run on a cluster, with the same results
+    to the bit on machines of the same kind.
+
+    Args:
+        problem: what to fit.
+        mixers: label -> mixer.
+        learning_rates: those to try, for all mixers or label -> those of that mixer.
+        steps: see `fit`.
+        seeds: of the starts.
+        start: see `fit`.
+        off_diagonal_mass: see `fit`.
+        epsilon: see `fit`.
+        backend: see `fit`.
+        progress: show a progress bar.
+
+    Returns:
+        Iterator over (Run, Fit), one fit in memory at a time, mixer by mixer, rate by rate.
+
+    Raises:
+        ValueError: as `fit`.
+    """
+    jobs: list[tuple[Callable, tuple]] = []
+    plan: list[tuple[Run, int]] = []
+    for label, mixer in mixers.items():
+        rates = learning_rates[label] if isinstance(learning_rates, Mapping) else learning_rates
+        for rate in rates:
+            for seed in seeds:
+                theta = _start(problem, mixer, seed, start, off_diagonal_mass)
+                if not (rate > 0 and steps >= 1 and epsilon > 0):
+                    raise ValueError(
+                        "expected learning_rate > 0, steps >= 1, epsilon > 0; got "
+                        f"learning_rate={rate}, {steps=}, {epsilon=}"
+                    )
+                chunks = _chunks(problem, mixer, theta, rate, steps, epsilon, backend)
+                jobs += chunks
+                plan.append((Run(label, rate, seed), len(chunks)))
+    return _collect(problem, plan, jobs, progress)
+
+
+def _collect(
+    problem: Problem, plan: list[tuple[Run, int]], jobs: list[tuple[Callable, tuple]], bar: bool
+) -> Iterator[tuple[Run, Fit]]:
+    """Run the jobs and put the parts of each fit together as they come in."""
+    from joblib import Parallel, delayed
+    from tqdm.auto import tqdm
+
+    # Threads by default: the compiled code holds no lock, and nothing has to be copied.
+    parallel = Parallel(n_jobs=_workers(problem), prefer="threads", return_as="generator")
+    results = parallel(delayed(run)(*arguments) for run, arguments in jobs)
+    done = iter(tqdm(results, total=len(jobs), disable=not bar, desc="fits", leave=False))
+    for run, count in plan:
+        parts = [next(done) for _ in range(count)]
+        loss, matrix, theta = (torch.cat(part) for part in zip(*parts, strict=True))
+        distance = (matrix - problem.targets).norm(dim=(-2, -1))
+        yield run, Fit(loss, matrix, theta, distance)
+
+
+def _workers(problem: Problem) -> int | None:
+    """All cores unless joblib is configured otherwise; on a GPU one job at a time."""
+    from joblib import cpu_count, effective_n_jobs
+
+    if problem.targets.device.type != "cpu":
+        return 1
+    return int(cpu_count()) if effective_n_jobs() == 1 else None
+
+
+def _start(
+    problem: Problem, mixer: Mixer, seed: int, start: str, off_diagonal_mass: float
+) -> Float[Tensor, "problems g"]:
+    """One θ a problem, on the CPU."""
+    if mixer.d != problem.d:
+        raise ValueError(f"expected a mixer with d = {problem.d}, got d = {mixer.d}")
+    generator = _generator(seed)
+    count = len(problem)
+    match start:
+        case "live":
+            starts = [mixer.initial_theta(generator, off_diagonal_mass) for _ in range(count)]
+            return torch.stack(starts).double()
+        case "released":
+            return _released_start(mixer, count, generator)
+        case _:
+            raise ValueError(f"expected start 'live' or 'released', got {start!r}")
+
+
+def _released_start(mixer: Mixer, count: int, generator: torch.Generator) -> Tensor:
+    if isinstance(mixer, Kronecker):
+        return torch.cat([_released_start(f, count, generator) for f in mixer.factors], -1)
+    shape = (count, mixer.num_parameters)
+    if isinstance(mixer, Orthostochastic):
+        upper, lower = torch.rand(2, *shape, generator=generator, dtype=torch.float64)
+        return upper - lower
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _chunks(
+    problem: Problem,
+    mixer: Mixer,
+    theta: Tensor,
+    learning_rate: float,
+    steps: int,
+    epsilon: float,
+    backend: str,
+) -> list[tuple[Callable, tuple]]:
+    """The jobs of one fit: small ones for the compiled code, a single one for PyTorch."""
+    if backend not in ("auto", "reference", "fused"):
+        raise ValueError(f"expected backend 'auto', 'reference' or 'fused', got {backend!r}")
+    statistics = (problem.best, problem.gram, problem.base)
+    stages = None if backend == "reference" else _stages(problem, mixer, backend == "fused")
+    if stages is None:
+        return [(_descend_reference, (mixer, theta, *statistics, learning_rate, steps, epsilon))]
+    arrays = [part.double().numpy() for part in (theta, *statistics)]
+    return [
+        (
+            _descend_fused,
+            (stages, *(part[k : k + CHUNK] for part in arrays), learning_rate, steps, epsilon),
+        )
+        for k in range(0, len(problem), CHUNK)
+    ]
+
+
+def _stages(problem: Problem, mixer: Mixer, required: bool) -> tuple[np.ndarray, ...] | None:
+    """What the compiled code needs of the mixer; None where it does not apply."""
+    reason = ""
+    if problem.targets.device.type != "cpu":
+        reason = f"the problem is on {problem.targets.device}"
+    else:
+        try:
+            from gomhc import kernels
+        except ImportError as error:
+            reason = f"Numba is missing ({error})"
+        else:
+            stages = kernels.stages(mixer)
+            if stages is not None:
+                return stages
+            reason = f"it has no code for {type(mixer).__name__}"
+    if required:
+        raise ValueError(f"expected a case for the fused backend, but {reason}")
+    return None
+
+
+def _descend_fused(
+    stages: tuple[np.ndarray, ...],
+    theta: np.ndarray,
+    best: np.ndarray,
+    gram: np.ndarray,
+    base: np.ndarray,
+    learning_rate: float,
+    steps: int,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    from gomhc import kernels
+
+    theta = np.array(theta, order="C")
+    loss = np.empty((len(theta), steps))
+    matrix, gradient = np.empty(best.shape), np.empty(theta.shape)
+    rates = np.full(len(theta), learning_rate)
+    # Copies: joblib memory-maps large arguments read-only, for which other code would be compiled.
+    data = [np.array(part, order="C") for part in (best, gram, base)]
+    kernels.descend(*stages, theta, *data, rates, epsilon, loss, matrix, gradient)
+    return torch.from_numpy(loss), torch.from_numpy(matrix), torch.from_numpy(theta)
+
+
+def _descend_reference(
+    mixer: Mixer,
+    theta: Tensor,
+    best: Tensor,
+    gram: Tensor,
+    base: Tensor,
+    learning_rate: float,
+    steps: int,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    theta = theta.to(best).clone().requires_grad_()
+    mixer = mixer.to(best.device)
+    adam = torch.optim.Adam([theta], lr=learning_rate, eps=epsilon)
+    loss = torch.empty(len(theta), steps, dtype=best.dtype, device=best.device)
+    for step in range(steps):
+        off = mixer(theta) - best
+        losses = base + ((off @ gram) * off).sum((-2, -1))
+        adam.zero_grad()
+        if theta.numel():
+            losses.sum().backward()  # the sum: problems have nothing to do with each other
+            adam.step()
+        loss[:, step] = losses.detach()
+    with torch.no_grad():
+        return loss, mixer(theta), theta.detach()
+
+
+def steps_to(loss: Float[Tensor, "*batch steps"], level: Float[Tensor, "*batch"] | float) -> Tensor:
+    """First step at which each curve is at or below its level; infinity where it never is.
+
+    Args:
+        loss: (..., steps).
+        level: (...) or a number.
+
+    Returns:
+        (...), float.
+    """
+    below = loss <= torch.as_tensor(level).to(loss)[..., None]
+    first = below.to(torch.uint8).argmax(-1).to(loss)
+    return torch.where(below.any(-1), first, math.inf)
