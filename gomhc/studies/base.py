@@ -23,7 +23,7 @@ class Outcome(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """One record's worth of work: run(**config), an Outcome.
+    """One record's worth of work: `run(**config)`, an Outcome.
 
     Attributes:
         name: of the record, "study/unit".
