@@ -2,8 +2,8 @@
 
 A problem has a target T and samples y = Tx + noise; a mixer is fitted by Adam on the mean squared
 error. The loss is quadratic in B = mixer(θ), so XᵀX and YᵀX are sufficient statistics and no step
-touches a sample. Problems, seeds, learning rates and methods are independent of each other, so a
-sweep is one batch, cut into chunks that joblib hands out.
+touches a sample. Problems, seeds and learning rates of a mixer are the rows of one batch; joblib
+hands it out, in small chunks to the cores of a CPU or a cluster, whole to a GPU.
 
 `released_problem` has the protocol of the go-mHC release with its defects, `corrected_problem` has
 none of them; the book's chapter 5 shows what each defect does.
@@ -455,33 +455,41 @@ def sweep(
         progress: show a progress bar.
 
     Returns:
-        Iterator over (Run, Fit), one fit in memory at a time, mixer by mixer, rate by rate.
+        Iterator over (Run, Fit), mixer by mixer, rate by rate, seed by seed. The fits of one mixer
+        are in memory at a time.
 
     Raises:
         ValueError: as `fit`.
     """
     jobs: list[tuple[Callable, tuple]] = []
-    plan: list[tuple[Run, int]] = []
+    plan: list[tuple[list[Run], int]] = []
     for label, mixer in mixers.items():
         rates = learning_rates[label] if isinstance(learning_rates, Mapping) else learning_rates
-        for rate in rates:
-            for seed in seeds:
-                theta = _start(problem, mixer, seed, start, off_diagonal_mass)
-                if not (rate > 0 and steps >= 1 and epsilon > 0):
-                    raise ValueError(
-                        "expected learning_rate > 0, steps >= 1, epsilon > 0; got "
-                        f"learning_rate={rate}, {steps=}, {epsilon=}"
-                    )
-                chunks = _chunks(problem, mixer, theta, rate, steps, epsilon, backend)
-                jobs += chunks
-                plan.append((Run(label, rate, seed), len(chunks)))
+        if not (all(rate > 0 for rate in rates) and steps >= 1 and epsilon > 0):
+            raise ValueError(
+                "expected learning_rate > 0, steps >= 1, epsilon > 0; got "
+                f"learning_rate={list(rates)}, {steps=}, {epsilon=}"
+            )
+        begun = {seed: _start(problem, mixer, seed, start, off_diagonal_mass) for seed in seeds}
+        runs = [Run(label, rate, seed) for rate in rates for seed in seeds]
+        if not runs:
+            continue
+        theta = torch.cat([begun[run.seed] for run in runs])
+        lengths = torch.tensor([run.learning_rate for run in runs], dtype=theta.dtype)
+        lengths = lengths.repeat_interleave(len(problem))
+        chunks = _chunks(problem, mixer, theta, lengths, steps, epsilon, backend)
+        jobs += chunks
+        plan.append((runs, len(chunks)))
     return _collect(problem, plan, jobs, progress)
 
 
 def _collect(
-    problem: Problem, plan: list[tuple[Run, int]], jobs: list[tuple[Callable, tuple]], bar: bool
+    problem: Problem,
+    plan: list[tuple[list[Run], int]],
+    jobs: list[tuple[Callable, tuple]],
+    bar: bool,
 ) -> Iterator[tuple[Run, Fit]]:
-    """Run the jobs and put the parts of each fit together as they come in."""
+    """Run the jobs, put together what belongs to one mixer, and hand it out run by run."""
     from joblib import Parallel, delayed
     from tqdm.auto import tqdm
 
@@ -489,11 +497,12 @@ def _collect(
     parallel = Parallel(n_jobs=_workers(problem), prefer="threads", return_as="generator")
     results = parallel(delayed(run)(*arguments) for run, arguments in jobs)
     done = iter(tqdm(results, total=len(jobs), disable=not bar, desc="fits", leave=False))
-    for run, count in plan:
+    for runs, count in plan:
         parts = [next(done) for _ in range(count)]
-        loss, matrix, theta = (torch.cat(part) for part in zip(*parts, strict=True))
-        distance = (matrix - problem.targets).norm(dim=(-2, -1))
-        yield run, Fit(loss, matrix, theta, distance)
+        rows = [torch.cat(part).split(len(problem)) for part in zip(*parts, strict=True)]
+        for run, loss, matrix, theta in zip(runs, *rows, strict=True):
+            distance = (matrix - problem.targets).norm(dim=(-2, -1))
+            yield run, Fit(loss, matrix, theta, distance)
 
 
 def _workers(problem: Problem) -> int | None:
@@ -536,27 +545,32 @@ def _released_start(mixer: Mixer, count: int, generator: torch.Generator) -> Ten
 def _chunks(
     problem: Problem,
     mixer: Mixer,
-    theta: Tensor,
-    learning_rate: float,
+    theta: Float[Tensor, "rows g"],
+    learning_rate: Float[Tensor, " rows"],
     steps: int,
     epsilon: float,
     backend: str,
 ) -> list[tuple[Callable, tuple]]:
-    """The jobs of one fit: small ones for the compiled code, a single one for PyTorch."""
+    """The jobs of one mixer; a row is one problem of one run, and all the rows are one batch.
+
+    Small jobs for the compiled code, which takes row by row, and a single one for PyTorch.
+    """
     if backend not in ("auto", "reference", "fused"):
         raise ValueError(f"expected backend 'auto', 'reference' or 'fused', got {backend!r}")
-    statistics = (problem.best, problem.gram, problem.base)
     stages = None if backend == "reference" else _stages(problem, mixer, backend == "fused")
-    if stages is None:
-        return [(_descend_reference, (mixer, theta, *statistics, learning_rate, steps, epsilon))]
-    arrays = [part.double().numpy() for part in (theta, *statistics)]
-    return [
-        (
-            _descend_fused,
-            (stages, *(part[k : k + CHUNK] for part in arrays), learning_rate, steps, epsilon),
-        )
-        for k in range(0, len(problem), CHUNK)
-    ]
+    chunk = len(theta) if stages is None else CHUNK
+    jobs: list[tuple[Callable, tuple]] = []
+    for k in range(0, len(theta), chunk):
+        rows = slice(k, k + chunk)
+        which = torch.arange(len(theta))[rows] % len(problem)
+        statistics = [part[which] for part in (problem.best, problem.gram, problem.base)]
+        data = (theta[rows], *statistics, learning_rate[rows])
+        if stages is None:
+            jobs.append((_descend_reference, (mixer, *data, steps, epsilon)))
+        else:
+            arrays = (part.double().numpy() for part in data)
+            jobs.append((_descend_fused, (stages, *arrays, steps, epsilon)))
+    return jobs
 
 
 def _stages(problem: Problem, mixer: Mixer, required: bool) -> tuple[np.ndarray, ...] | None:
@@ -585,19 +599,18 @@ def _descend_fused(
     best: np.ndarray,
     gram: np.ndarray,
     base: np.ndarray,
-    learning_rate: float,
+    learning_rate: np.ndarray,
     steps: int,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     from gomhc import kernels
 
-    theta = np.array(theta, order="C")
+    # Copies: joblib memory-maps large arguments read-only, for which other code would be compiled.
+    arguments = [np.array(part, order="C") for part in (theta, best, gram, base, learning_rate)]
+    theta = arguments[0]
     loss = np.empty((len(theta), steps))
     matrix, gradient = np.empty(best.shape), np.empty(theta.shape)
-    rates = np.full(len(theta), learning_rate)
-    # Copies: joblib memory-maps large arguments read-only, for which other code would be compiled.
-    data = [np.array(part, order="C") for part in (best, gram, base)]
-    kernels.descend(*stages, theta, *data, rates, epsilon, loss, matrix, gradient)
+    kernels.descend(*stages, *arguments, epsilon, loss, matrix, gradient)
     return torch.from_numpy(loss), torch.from_numpy(matrix), torch.from_numpy(theta)
 
 
@@ -607,22 +620,29 @@ def _descend_reference(
     best: Tensor,
     gram: Tensor,
     base: Tensor,
-    learning_rate: float,
+    learning_rate: Tensor,
     steps: int,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    theta = theta.to(best).clone().requires_grad_()
+    theta, length = theta.to(best).clone(), learning_rate.to(best)[:, None]
     mixer = mixer.to(best.device)
-    adam = torch.optim.Adam([theta], lr=learning_rate, eps=epsilon)
+    mean, square = torch.zeros_like(theta), torch.zeros_like(theta)
     loss = torch.empty(len(theta), steps, dtype=best.dtype, device=best.device)
     for step in range(steps):
-        off = mixer(theta) - best
+        live = theta.requires_grad_()
+        off = mixer(live) - best
         losses = base + ((off @ gram) * off).sum((-2, -1))
-        adam.zero_grad()
-        if theta.numel():
-            losses.sum().backward()  # the sum: problems have nothing to do with each other
-            adam.step()
         loss[:, step] = losses.detach()
+        if not theta.numel():
+            continue
+        # The sum, as the rows have nothing to do with each other. Adam by hand, as torch's has
+        # one learning rate for all of them.
+        (slope,) = torch.autograd.grad(losses.sum(), live)
+        theta = theta.detach()
+        mean.lerp_(slope, 0.1)
+        square.mul_(0.999).addcmul_(slope, slope, value=0.001)
+        root = (square / (1 - 0.999 ** (step + 1))).sqrt_()
+        theta = theta - length / (1 - 0.9 ** (step + 1)) * mean / root.add_(epsilon)
     with torch.no_grad():
         return loss, mixer(theta), theta.detach()
 

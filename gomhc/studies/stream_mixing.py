@@ -227,19 +227,24 @@ def defects(
 
 
 def best_rate(tried: Mapping[float, Mapping[str, Any]]) -> float:
-    """The learning rate that is soonest within 5 % of the floor; of those never there, the lowest.
+    """The learning rate with the fewest steps to 1.05 × floor, of those that also end below it.
+
+    Rates that only pass by come after those that stay, and by their final loss: a method that never
+    stays is shown at its lowest end.
 
     Args:
-        tried: learning rate -> summary with `steps_to_floor` and `final`.
+        tried: learning rate -> summary with `steps_to_floor`, `final` and `final_over_floor`.
 
     Returns:
         One of the keys.
     """
 
-    def order(rate: float) -> tuple[float, float]:
-        steps, final = tried[rate]["steps_to_floor"], tried[rate]["final"]
+    def order(rate: float) -> tuple[bool, float]:
+        row = tried[rate]
+        if row["final_over_floor"] <= WITHIN:
+            return False, row["steps_to_floor"]
         # A run that has diverged has no place before one that has not.
-        return math.inf if steps is None else steps, final if math.isfinite(final) else math.inf
+        return True, row["final"] if math.isfinite(row["final"]) else math.inf
 
     return min(tried, key=order)
 
