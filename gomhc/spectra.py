@@ -36,7 +36,6 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 import torch
 from jaxtyping import Complex, Float, Int
-from numpy.typing import ArrayLike
 from torch import Tensor
 
 from gomhc.maps import block_frobenius, check_square, skew_symmetric
@@ -117,7 +116,7 @@ class Region:
         upper = self.radius(angles) * np.exp(1j * angles)
         return np.concatenate([upper, upper[-2::-1].conj()])
 
-    def contains(self, points: ArrayLike | Tensor, tolerance: float = 0.0) -> Any:
+    def contains(self, points: Any, tolerance: float = 0.0) -> Any:
         """Which points lie in the region.
 
         Args:
@@ -138,7 +137,8 @@ class Region:
         if isinstance(points, Tensor):
             inside = self.contains(points.detach().cpu().numpy(), tolerance)
             return torch.as_tensor(inside, device=points.device)
-        z = np.asarray(points, dtype=complex)
+        shape = np.shape(points)
+        z = np.asarray(points, dtype=complex).reshape(-1)
         finite = np.isfinite(z)
         z = np.where(finite, z, 0)
         left = 1 if self.d == 1 else -1
@@ -146,7 +146,7 @@ class Region:
         inside = np.maximum(abs(z.real - real), abs(z.imag)) <= tolerance
         if self.d > 1:
             inside |= abs(z) <= self.radius(abs(np.angle(z))) + tolerance
-        return inside & finite
+        return (inside & finite).reshape(shape)
 
     def cells(self) -> Complex[Tensor, " targets"]:
         """Centres of its cells in the closed upper half plane: targets for `search_spectrum`."""

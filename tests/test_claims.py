@@ -421,6 +421,18 @@ def never(label, family):
             lambda m: m["edges"][GO].update(lowest_over_floor=[1, 1, 1.2]),
             CAVEAT,
         ),
+        (
+            "minimum-corrected",
+            "stream-mixing/corrected-d8",
+            lambda m: m["edges"][GO].update(final_over_floor=[1, 1, 1.2]),
+            CAVEAT,
+        ),
+        (
+            "minimum-corrected",
+            "stream-mixing/corrected-d8",
+            lambda m: [row[GO].update(lowest_over_floor=[1.2] * 3) for row in m.values()],
+            CAVEAT,  # not at d = 8, but still in half of the cases
+        ),
         ("ten-times-lite", "stream-mixing/released-d6", steps(LITE, 600), CAVEAT),
         (
             "ten-times-lite",

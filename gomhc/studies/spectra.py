@@ -173,7 +173,7 @@ def _excess(B: Float[Tensor, "*batch 5 5"]) -> tuple[Tensor, Tensor]:
 
 
 def beyond_perfect_mirsky(
-    labels: Sequence[str], starts: int = 16, steps: int = 400, seed: int = 0
+    labels: Sequence[str], starts: int = 16, steps: int = 400, iterations: int = 500, seed: int = 0
 ) -> Outcome:
     """Which mixers reach an eigenvalue outside Π_5, and the matrix `midpoint()` that has it.
 
@@ -184,6 +184,7 @@ def beyond_perfect_mirsky(
         starts: of the search for the nearest matrix; the eigenvalue is searched for from as many
             generators around the one found.
         steps: of the search for the eigenvalue.
+        iterations: of the search for the nearest matrix.
         seed: of the starts.
 
     Returns:
@@ -203,7 +204,7 @@ def beyond_perfect_mirsky(
     for label in labels:
         family = mixer(label, 5)
         generator = torch.Generator().manual_seed(seed)
-        nearest = nearest_in_family(family, midpoint(), starts, generator)
+        nearest = nearest_in_family(family, midpoint(), starts, generator, iterations)
         around = torch.linspace(0, 0.3, starts, dtype=torch.float64)[:, None]
         noise = torch.randn(starts, family.num_parameters, generator=generator, dtype=torch.float64)
         visits = search_spectrum(
