@@ -5,7 +5,7 @@ Note [Arc equation]
     terms and b <= d. In Ito's form of the theorem the arc between two neighbours a/b and a'/b' with
     b < b' is t^{b'} (tᵇ − α)ᵏ = (1 − α)ᵏ t^{bk}, α in [0, 1], k = ⌊d/b⌋. A k-th root of it says
     that tᵇ = α·1 + (1 − α)·w with w = t^{b − b'/k}: the points 1, tᵇ and w lie on one line. With
-    t = ρe^{iθ}, u = |bθ − 2πa| and v = |b'θ − 2πa'|/k that is one real equation for ρ,
+    t = ρe^{iθ}, `u = |bθ − 2πa|` and `v = |b'θ − 2πa'|/k` that is one real equation for ρ,
 
         sin(v)·ρᵇ + sin(u)·ρ^{b'/k} = sin(u + v).
 
@@ -21,11 +21,11 @@ Note [Defective matrices]
 
 Note [Stuck on the real axis]
     A simple real eigenvalue of a real matrix stays real under small changes. Where the nearest
-    eigenvalue is real, |λ − target|² therefore pulls it below the target on the real axis and holds
-    it there: a local minimum that has nothing to do with what the mixer can make. About half of all
-    searches from random starts end so. A handover mends it: searches that have not arrived go on
-    from the generator with which some other search came nearest to their target. That way what is
-    reached grows outwards from where it began, through matrices with complex eigenvalues.
+    eigenvalue is real, `|λ − target|²` therefore pulls it below the target on the real axis and
+    holds it there: a local minimum that has nothing to do with what the mixer can make. About half
+    of all searches from random starts end so. A handover mends it: searches that have not arrived
+    go on from the generator with which some other search came nearest to their target. That way
+    what is reached grows outwards from where it began, through matrices with complex eigenvalues.
 """
 
 import math
@@ -86,7 +86,7 @@ def eigenvalues(B: Float[Tensor, "*batch d d"]) -> Complex[Tensor, "*batch d"]:
 
 @dataclass(frozen=True)
 class Region:
-    """A closed part of the unit disc: all points with |z| <= radius(|arg z|), and a real segment.
+    """A closed part of the unit disc: all points with `|z| <= radius(|arg z|)`, and a real segment.
 
     For d >= 2 it holds 0, is star-shaped about it, symmetric about the real axis, and the segment
     is [−1, 1]. For d = 1 it is the point 1.
@@ -296,7 +296,7 @@ def search_spectrum(
 ) -> Visits:
     """Move an eigenvalue of the mixer to each target by Adam, and count all eigenvalues on the way.
 
-    One independent search a target, all at once: minimise |λ − target|² over θ, where λ is the
+    One independent search a target, all at once: minimise `|λ − target|²` over θ, where λ is the
     eigenvalue that is nearest at the time. The gradient is that of a simple eigenvalue, from its
     left and right eigenvectors; where it is not finite the step is skipped (Note [Defective
     matrices] in this module).
@@ -396,7 +396,7 @@ def _eig(B: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _pull(gap: Tensor, vectors: Tensor, place: Tensor) -> Tensor:
-    """Gradient with respect to B of |λ − target|², for the eigenvalue λ at `place`.
+    """Gradient with respect to B of `|λ − target|²`, for the eigenvalue λ at `place`.
 
     dλ = wᵀ dB v for the right eigenvector v and the row wᵀ of the inverse of their matrix.
     """
@@ -503,6 +503,9 @@ def coverage(
         tolerance: see `Visits.share`.
         generator: source of randomness (CPU).
         search: options of `search_spectrum` (learning_rate, steps, …) or of `released_search`.
+
+    Returns:
+        The share, in [0, 1].
 
     Raises:
         ValueError: if the budget is neither, and as `search_spectrum` and `released_search` do.

@@ -227,14 +227,19 @@ def untouched(tmp_path_factory):
     return folder
 
 
+@pytest.fixture(scope="module")
+def entries(untouched):
+    return ledger(untouched)
+
+
 @pytest.fixture
 def folder(untouched, tmp_path):
     """A world of one's own, to change."""
     return shutil.copytree(untouched, tmp_path / "records")
 
 
-def judged(folder):
-    return {entry.id: entry for entry in ledger(folder)}
+def by_id(entries):
+    return {entry.id: entry for entry in entries}
 
 
 def change(folder, name, alter):
@@ -263,8 +268,7 @@ def test_identities_are_unique_and_groups_stand_together():
     assert len(starts) == len(set(groups))
 
 
-def test_the_ledger_is_complete(untouched):
-    entries = ledger(untouched)
+def test_the_ledger_is_complete(entries):
     assert [entry.id for entry in entries] == [claim.id for claim in CLAIMS]
     for entry in entries:
         assert entry.verdict in VERDICTS
@@ -292,8 +296,8 @@ def test_criteria_state_their_thresholds():
 # Verdicts come from records alone.
 
 
-def test_verdicts_of_a_world_known_by_hand(untouched):
-    assert {id: entry.verdict for id, entry in judged(untouched).items()} == EXPECTED
+def test_verdicts_of_a_world_known_by_hand(entries):
+    assert {id: entry.verdict for id, entry in by_id(entries).items()} == EXPECTED
 
 
 def exponent(label, value):
@@ -551,21 +555,21 @@ def other(value, factors):
     return value if value is None or isinstance(value, str) else value * next(factors)
 
 
-def test_what_was_measured_is_not_typed_by_hand(folder):
-    before = judged(folder)
+def test_what_was_measured_is_not_typed_by_hand(entries, folder):
+    before = by_id(entries)
     factors = (1.5 + 0.01 * k for k in itertools.count())
     for path in sorted(folder.glob("*/*.json")):
         record = records.load(path)
         change = other(record.metrics, factors)
         records.save(dataclasses.replace(record, metrics=change), folder)
-    after = judged(folder)
+    after = by_id(ledger(folder))
     for claim in JUDGED:
         assert after[claim.id].measured != before[claim.id].measured, claim.id
         assert not after[claim.id].measured.startswith("not tested"), claim.id
 
 
-def test_ratios_are_those_of_the_records(untouched):
-    entries = judged(untouched)
+def test_ratios_are_those_of_the_records(entries):
+    entries = by_id(entries)
     lite, published = FIGURE_8_STEPS[LITE], FIGURE_8_STEPS[GO]
     expected = {f"d = {d}": lite[d] / published[d] for d in lite}
     assert entries["ten-times-lite"].values["ratios"] == pytest.approx(expected)
@@ -616,8 +620,7 @@ def test_a_smaller_record_is_no_evidence(folder):
 # As Markdown.
 
 
-def test_the_table_has_a_row_a_claim(untouched):
-    entries = ledger(untouched)
+def test_the_table_has_a_row_a_claim(entries):
     lines = ledger_table(entries).splitlines()
     groups = dict.fromkeys(claim.group for claim in CLAIMS)
     assert len(lines) == 2 + len(groups) + len(CLAIMS)
@@ -629,13 +632,13 @@ def test_the_table_has_a_row_a_claim(untouched):
         assert entry.figure.partition("#")[2] in row
 
 
-def test_pipes_do_not_break_the_table(untouched):
-    entry = dataclasses.replace(ledger(untouched)[0], statement="|θ| is large.")
+def test_pipes_do_not_break_the_table(entries):
+    entry = dataclasses.replace(entries[0], statement="|θ| is large.")
     assert r"\|θ\| is large." in ledger_table([entry])
 
 
-def test_details_hold_everything(untouched):
-    for entry in ledger(untouched):
+def test_details_hold_everything(entries):
+    for entry in entries:
         text = ledger_details([entry])
         for part in (entry.statement, entry.source[1:], entry.criterion[1:], entry.measured[1:]):
             assert part in text
@@ -643,10 +646,10 @@ def test_details_hold_everything(untouched):
         assert entry.caveat in text
 
 
-def test_the_summary_counts(untouched):
-    entries = [entry for entry in ledger(untouched) if entry.id in ("exact", "dial", "scaling-d")]
+def test_the_summary_counts(entries):
+    three = [entry for entry in entries if entry.id in ("exact", "dial", "scaling-d")]
     expected = "3 claims: 1 hold, 1 hold with a caveat, 0 do not hold, 1 are not tested."
-    assert ledger_summary(entries) == expected
+    assert ledger_summary(three) == expected
 
 
 def test_a_finding_starts_without_a_caveat():

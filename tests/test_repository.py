@@ -25,7 +25,8 @@ def test_lock_holds_names_and_versions_alone():
 def test_lock_satisfies_every_declared_requirement():
     pinned = dict(line.split("==") for line in LOCK)
     declared = [*PROJECT["dependencies"], *sum(PROJECT["optional-dependencies"].values(), [])]
-    for requirement in map(Requirement, declared):
+    others = (r for r in map(Requirement, declared) if r.name != "gomhc")  # its own extras
+    for requirement in others:
         assert requirement.specifier.contains(pinned[canonicalize_name(requirement.name)])
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
-from matplotlib.colors import LogNorm
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
@@ -32,6 +32,11 @@ def _plane(ax: Axes, title: str) -> None:
     ax.set(title=title, aspect="equal", xlim=(-1.09, 1.09), ylim=(-1.09, 1.09))
     ax.set(xticks=[-1, 0, 1], yticks=[-1, 0, 1])
     ax.grid(visible=False)
+
+
+def _shades(hue: str) -> ListedColormap:
+    """From light to full colour; a single count can still be told from white."""
+    return ListedColormap(sns.light_palette(hue, 256)[70:])
 
 
 def _legend(fig: Figure, d: int) -> None:
@@ -92,7 +97,7 @@ def spectra_panels(histograms: Mapping[str, ArrayLike], d: int, columns: int = 3
             origin="lower",
             extent=(-EXTENT, EXTENT, -EXTENT, EXTENT),
             norm=LogNorm(1, most),
-            cmap=sns.light_palette(color(title), as_cmap=True),
+            cmap=_shades(color(title)),
             interpolation="nearest",
         )
         _outlines(ax, d)
@@ -103,7 +108,7 @@ def spectra_panels(histograms: Mapping[str, ArrayLike], d: int, columns: int = 3
         ax.set_xlabel("Re λ")
     if len({color(title) for title in panels}) > 1:
         # The bar stands for the lightness alone: each method has its own hue.
-        image = ScalarMappable(LogNorm(1, most), sns.light_palette("#222222", as_cmap=True))
+        image = ScalarMappable(LogNorm(1, most), _shades("#222222"))
     fig.colorbar(image, ax=axes, shrink=0.7, label="eigenvalues in a cell (lightness)")
     _legend(fig, d)
     plt.close(fig)
@@ -166,14 +171,15 @@ def surrogate(
     look = styles(labels)
     for ax, (title, rows) in zip(axes[0], spectral.items(), strict=True):
         ax.plot([0, 1], [0, 1], color="#444444", linewidth=1, linestyle=":")
-        for label in rows:
+        # Larger marks below smaller ones, so that those at one place can all be seen.
+        for size, label in zip(np.linspace(21, 7, len(rows)), rows, strict=True):
             if label in polytope[title]:
                 ax.plot(
                     rows[label],
                     polytope[title][label],
                     look[label]["marker"],
                     color=look[label]["color"],
-                    markersize=9,
+                    markersize=size,
                     markeredgecolor="white",
                     clip_on=False,
                     alpha=0.9,

@@ -222,7 +222,15 @@ def count_flops(mixer: Mixer, width: int | None = None, backward: bool = False) 
 
 
 def count_parameters(mixer: Mixer, width: int) -> int:
-    """Trainable numbers of one hyper-connection of width C, counted on its tensors."""
+    """Trainable numbers of one hyper-connection, counted on its tensors.
+
+    Args:
+        mixer: any mixer.
+        width: C.
+
+    Returns:
+        The number, which does not come from a formula.
+    """
     with FakeTensorMode(allow_non_fake_inputs=True):
         return sum(weight.numel() for weight in _weights(mixer, width).values())
 
