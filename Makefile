@@ -14,7 +14,7 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test lint format lock clean
+.PHONY: help book serve test records bench lint format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -29,6 +29,12 @@ serve:  ## show the built book on localhost (PORT=8000)
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+records: $(STAMP)  ## run what the book stores of the full profile, from where it was stopped
+	$(BIN)/python -m gomhc.studies
+
+bench: $(STAMP)  ## time the library against plain PyTorch, side by side
+	$(BIN)/python -m benchmarks.stream_mixing
 
 lint: $(STAMP)  ## check style, types, and that notebooks are stored without outputs
 	$(BIN)/ruff check .

@@ -21,6 +21,8 @@ ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smoke", "book", "full")
 # Kept inside the book, so that one rename swaps the pages and what they were made from.
 RENDERED_FROM = ".rendered-from"
+# Written by the build, and included by the first page where that asks for it.
+VERDICTS = "verdicts.md"
 
 EXECUTION_PAGE = """\
 # Execution status
@@ -53,6 +55,14 @@ def execution_page(runs: dict[str, dict[str, Any]]) -> str:
     )
 
 
+def verdicts_table() -> str:
+    """The ledger at a glance, judged from the records that the library ships."""
+    from gomhc.claims import ledger, ledger_summary, ledger_table  # takes seconds
+
+    entries = ledger()
+    return f"{ledger_summary(entries)}\n\n{ledger_table(entries)}"
+
+
 def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     """Lay out what Jupyter Book reads, and nothing else, in `_build/source`."""
     source = root / "_build" / "source"
@@ -66,6 +76,8 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     for name in runs:
         shutil.copy(executed / f"{name}.ipynb", source / "notebooks")
     (source / "book" / "execution.md").write_text(execution_page(runs), encoding="utf-8")
+    if VERDICTS in (source / "book" / "index.md").read_text(encoding="utf-8"):
+        (source / "book" / VERDICTS).write_text(verdicts_table(), encoding="utf-8")
     return source
 
 

@@ -1,9 +1,12 @@
 """gomhc: exact doubly stochastic stream mixing for hyper-connections.
 
 A companion to the paper go-mHC (arXiv 2604.02309). Maps make mixers; `birkhoff` and `composition`
-observe them. `gomhc.figures` draws, and is imported only where a figure is wanted.
+observe them. What belongs to one topic keeps its module's name: `gomhc.spectra`,
+`gomhc.stream_mixing`, `gomhc.records`, `gomhc.studies`, `gomhc.claims`. `gomhc.figures` draws, and
+is imported only where a figure is wanted.
 """
 
+from gomhc import claims, records, spectra, stream_mixing, studies
 from gomhc.birkhoff import (
     Decomposition,
     Nearest,
@@ -55,6 +58,7 @@ __all__ = [
     "birkhoff_von_neumann",
     "block_frobenius",
     "cayley",
+    "claims",
     "composite_gain",
     "composites",
     "distance_to_family",
@@ -66,9 +70,13 @@ __all__ = [
     "nearest_in_family",
     "permutation_matrices",
     "project",
+    "records",
     "sample_haar",
     "sample_uniform",
     "sinkhorn_knopp",
     "skew_symmetric",
     "smallest_singular_value",
+    "spectra",
+    "stream_mixing",
+    "studies",
 ]

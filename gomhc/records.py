@@ -549,7 +549,7 @@ def make(
     Args:
         name: of the record, "study/unit".
         module: dotted name of the gomhc module whose code runs.
-        run: called as run(**config), returns (metrics, series), such as a studies' Outcome.
+        run: called as `run(**config)`, returns (metrics, series), such as a studies' Outcome.
         config: its arguments, plain JSON.
         seeds: every seed that the run uses, as a note.
 

@@ -15,13 +15,20 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import what stands on a line above its own. On the line of the mixers' families it
 # may also import its neighbours (a Kronecker product is made of other mixers).
 FAMILIES = "gomhc.mixers.*"
+STUDIES = "gomhc.studies.*"
 FIGURES = "gomhc.figures.*"
 LAYERS = [
     {"gomhc.maps"},
     {"gomhc.mixers.base"},
     {FAMILIES},
     {"gomhc.mixers"},
-    {"gomhc.birkhoff", "gomhc.composition"},
+    {"gomhc.birkhoff", "gomhc.composition", "gomhc.kernels"},
+    {"gomhc.spectra", "gomhc.stream_mixing"},
+    {"gomhc.studies.base"},
+    {STUDIES},
+    {"gomhc.studies"},
+    {"gomhc.records", "gomhc.published"},
+    {"gomhc.studies.__main__", "gomhc.claims"},
     {"gomhc"},
     {"gomhc.figures.style"},
     {FIGURES},
@@ -61,7 +68,7 @@ def layer(name):
     for rank, names in enumerate(LAYERS):
         if name in names:
             return rank
-    for folder in (FAMILIES, FIGURES):
+    for folder in (FAMILIES, STUDIES, FIGURES):
         if name.rpartition(".")[0] == folder.rpartition(".")[0]:
             return LAYERS.index({folder})
     pytest.fail(f"{name} has no place in the order of imports: give it one in LAYERS")

@@ -1,13 +1,25 @@
 """The prose pages: their code runs, and the numbers typed into them are the library's."""
 
+import inspect
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from pybtex.database import parse_file
 
 from gomhc import MIXERS, make_mixer
+from gomhc.published import FIGURE_8_STEPS
+from gomhc.spectra import karpelevich, perfect_mirsky
+from gomhc.stream_mixing import (
+    corrected_problem,
+    fit,
+    released_problem,
+    released_settings,
+    steps_to,
+)
+from gomhc.studies import stream_mixing as studies
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))
@@ -143,3 +155,70 @@ def test_where_float32_loses_orthogonality(generator):
     theta = 2 * torch.rand(200, go.num_parameters, generator=generator) - 1
     assert go(1e6 * theta).isfinite().all()
     assert go(1e8 * theta).isnan().any()
+
+
+def test_released_settings_on_the_page():
+    assert "twice the\n  released learning rate" in text("ambiguity-log.md")
+    assert text("ambiguity-log.md").count(r"$64 \cdot 10^{-6}$") == 1
+    assert text("ambiguity-log.md").count(r"$\varepsilon = 64 \cdot 10^{-6}$") == 1
+    go, mhc = (released_settings(make_mixer(name, 4)) for name in ("go-mhc", "mhc"))
+    assert go["learning_rate"] == 2 * mhc["learning_rate"] == 2e-3
+    assert go["epsilon"] == mhc["epsilon"] == pytest.approx(64e-6)
+    assert r"$\varepsilon = 10^{-8}$" in text("ambiguity-log.md")
+    assert inspect.signature(fit).parameters["epsilon"].default == 1e-8
+
+
+def test_steps_on_the_mean_curve_and_problem_by_problem():
+    page = " ".join(text("ambiguity-log.md").split())
+    found = re.search(
+        r"at \$d = 2\$ the figure shows (\d+) steps, .* gives (\d+) .*, and (\d+) as", page
+    )
+    read, together, apart = map(int, found.groups())
+    assert read == FIGURE_8_STEPS["kromhc"][2]
+    mixer = make_mixer("kromhc", 2)
+    # The third draw, as KromHC is the third method there.
+    loss = fit(released_problem(2, draw=2), mixer, seed=42, **released_settings(mixer)).loss
+    mean = loss.mean(0)
+    assert steps_to(mean, 1.05 * mean[-1]).item() == pytest.approx(together, rel=0.01)
+    own = steps_to(loss, 1.05 * loss[:, -1])
+    assert own.mean().item() == pytest.approx(apart, rel=0.01)
+
+
+def test_pytorch_takes_no_axes_for_all_axes():
+    x = torch.arange(24.0).reshape(2, 3, 4)
+    assert x.mean(axis=()).shape == ()
+    assert x.mean(axis=()) == x.mean()
+
+
+def test_corrected_protocol_on_the_page():
+    page = " ".join(text("ambiguity-log.md").split())
+    assert r"$N(0, \sigma^2)$ with $\sigma = 0.1$" in page
+    assert inspect.signature(corrected_problem).parameters["noise"].default == 0.1
+    assert "near the identity with 1 % of" in page
+    assert inspect.signature(studies.corrected).parameters["off_diagonal_mass"].default == 0.01
+    assert "1.05 times the {term}`floor`" in page
+    assert studies.WITHIN == 1.05
+
+
+def test_which_methods_run_at_which_d():
+    page = " ".join(text("ambiguity-log.md").split())
+    units = {u.config["d"]: u.config for u in studies.UNITS if u.run is studies.released}
+    assert "mHC and go-mHC with $s = 1$ at every $d$, and kron-go from $d = 4$ on" in page
+    assert all({"mhc", "go-mhc s=1"} <= set(config["labels"]) for config in units.values())
+    assert min(d for d, config in units.items() if "kron-go s=2" in config["labels"]) == 4
+    assert "mHC-lite stops at $d = 6$" in page
+    assert max(d for d, config in units.items() if "mhc-lite" in config["labels"]) == 6
+    assert "At $d = 64$ there are 16 problems instead of 64" in page
+    fewer = {d: config["problems"] for d, config in units.items() if "problems" in config}
+    assert fewer == {64: 16}
+    assert "the floor is not computed from $d = 32$ on" in page
+    assert [d for d, config in units.items() if not config.get("floor", True)] == [32, 64]
+
+
+def test_where_the_karpelevich_region_is_larger():
+    assert "larger from $d = 4$ on" in text("glossary.md")
+    angles = np.linspace(0, np.pi, 1001)
+    for d in range(2, 9):
+        excess = karpelevich(d).radius(angles) - perfect_mirsky(d).radius(angles)
+        assert excess.min() > -1e-12
+        assert (excess.max() > 0.01) == (d >= 4)

@@ -4,19 +4,31 @@ Every function returns a closed figure, so that a notebook cell which ends with 
 """
 
 from gomhc.figures.polytope import circulant_slice, coverage, edge_lattice, landing
+from gomhc.figures.stream_mixing import (
+    against_published,
+    loss_curves,
+    steps_to_floor,
+    tuning,
+    variants,
+)
 from gomhc.figures.streams import mixing_matrices, streams_diagram
 from gomhc.figures.style import COLORS, bands, color, slider, use_style
 
 __all__ = [
     "COLORS",
+    "against_published",
     "bands",
     "circulant_slice",
     "color",
     "coverage",
     "edge_lattice",
     "landing",
+    "loss_curves",
     "mixing_matrices",
     "slider",
+    "steps_to_floor",
     "streams_diagram",
+    "tuning",
     "use_style",
+    "variants",
 ]

@@ -1,0 +1,106 @@
+"""The benchmarks run, and both of their sides do the same work. No test looks at a clock."""
+
+import pytest
+import torch
+
+from benchmarks import stream_mixing as benchmark
+from gomhc import records
+from gomhc.stream_mixing import released_problem
+from gomhc.studies.base import mixer
+
+CASES = [(d, label) for d, labels in benchmark.METHODS.items() for label in labels]
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """No new processes that compile everything; one thread, as other tests run beside this one."""
+    monkeypatch.setattr(benchmark, "first_calls", lambda: {"compiled": 2.0, "cached": 1.0})
+    monkeypatch.setattr(benchmark, "best_threads", lambda call: 1)
+
+
+@pytest.mark.parametrize(("d", "label"), CASES)
+def test_both_sides_have_the_same_losses(d, label):
+    problem = released_problem(d, problems=5)
+    theta = benchmark.start(problem, label)
+    assert benchmark.check(problem, label, theta, 20) < 1e-10
+
+
+@pytest.mark.parametrize(("d", "label"), CASES)
+def test_baseline_starts_with_the_loss_of_the_samples(d, label):
+    problem = released_problem(d, problems=3)
+    theta = torch.randn(3, mixer(label, d).num_parameters, dtype=torch.float64)
+    first = benchmark.baseline(problem, label, theta, 1, torch.float64)[:, 0]
+    torch.testing.assert_close(first, problem.sample_loss(mixer(label, d)(theta)))
+
+
+def test_losses_fall():
+    problem = released_problem(4, problems=3)
+    theta = benchmark.start(problem, "go-mhc s=2")
+    loss = benchmark.baseline(problem, "go-mhc s=2", theta, 50, torch.float32)
+    assert loss.dtype == torch.float32 and loss.shape == (3, 50)
+    assert (loss[:, -1] < 0.9 * loss[:, 0]).all()
+
+
+def test_sides_that_disagree_get_no_ratio(monkeypatch):
+    problem = released_problem(4, problems=3)
+    theta = benchmark.start(problem, "mhc")
+    monkeypatch.setattr(benchmark, "LEARNING_RATE", 1.001e-3)
+    with pytest.raises(RuntimeError, match="mhc, d = 4: expected the same losses"):
+        benchmark.check(problem, "mhc", theta, 20)
+
+
+def test_command_prints_a_table_and_writes_a_record(tmp_path, capsys, quick):
+    threads = torch.get_num_threads()
+    file = tmp_path / "new" / "run.json"
+    arguments = ["--steps", "20", "--baseline-steps", "10", "--d", "4", "--out", str(file)]
+    benchmark.main(arguments)
+    assert torch.get_num_threads() == threads
+    assert [path.name for path in file.parent.iterdir()] == ["run.json"]
+    record = records.load(file)
+    assert record.config["steps"] == 20 and record.config["baseline_steps"] == 10
+    assert record.metrics["estimate"] is True
+    methods, total = record.metrics["d4"]["methods"], record.metrics["d4"]["total"]
+    assert list(methods) == benchmark.METHODS[4]
+    for row in methods.values():
+        assert row["baseline"]["loss"] == pytest.approx(row["ours"]["loss"], rel=1e-4)
+    assert total["ours"] == pytest.approx(sum(row["ours"]["seconds"] for row in methods.values()))
+    printed = capsys.readouterr().out
+    assert "ESTIMATE: baseline times are scaled up from 10 steps" in printed
+    assert all(f"\n{label} " in printed for label in methods)
+
+
+def test_trial_of_threads_ends_with_one_of_them(monkeypatch):
+    monkeypatch.setattr(benchmark.joblib, "cpu_count", lambda: 3)
+    tried = []
+    before = torch.get_num_threads()
+    try:
+        best = benchmark.best_threads(lambda: tried.append(torch.get_num_threads()))
+    finally:
+        torch.set_num_threads(before)
+    assert tried == [1, 1, 2, 2, 3, 3] and best in tried
+
+
+def test_totals_are_ratios_of_sums():
+    rows = [
+        {
+            "ours": {"seconds": 1.0, "cpu_seconds": 2.0},
+            "baseline": {"seconds": 30.0, "cpu_seconds": 40.0},
+        },
+        {
+            "ours": {"seconds": 3.0, "cpu_seconds": 6.0},
+            "baseline": {"seconds": 10.0, "cpu_seconds": 40.0},
+        },
+    ]
+    assert benchmark.totals(rows, 4.0) == {
+        "ours": 4.0,
+        "baseline": 40.0,
+        "ratio": 10.0,
+        "cpu_ratio": 10.0,
+        "ratio_with_compilation": 5.0,
+    }
+
+
+@pytest.mark.parametrize("baseline_steps", [0, 6])
+def test_impossible_numbers_of_steps_are_refused(baseline_steps):
+    with pytest.raises(ValueError, match="expected 1 <= baseline steps <= steps, got"):
+        benchmark.compare([4], 5, baseline_steps)
