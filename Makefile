@@ -33,8 +33,8 @@ test: $(STAMP)  ## run the tests
 records: $(STAMP)  ## run what the book stores of the full profile, from where it was stopped
 	$(BIN)/python -m gomhc.studies
 
-bench: $(STAMP)  ## time the library against plain PyTorch, side by side
-	$(BIN)/python -m benchmarks.stream_mixing
+bench: $(STAMP)  ## time the library against plain PyTorch, side by side (BENCH_ARGS=…)
+	$(BIN)/python -m benchmarks.stream_mixing $(BENCH_ARGS)
 
 lint: $(STAMP)  ## check style, types, and that notebooks are stored without outputs
 	$(BIN)/ruff check .

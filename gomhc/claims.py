@@ -1056,7 +1056,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"eigenvalues visit is at least {SPECTRAL} times the upper limit of KromHC's. Holds if so "
         "for s = 1 and 2, as released and with equal budgets; with a caveat if at least for s = 2 "
         "with equal budgets.",
-        f"{_CH4}coverage",
+        f"{_CH4}spectral-coverage",
         ("spectra/equal-d4", "spectra/released-d4"),
         _fills_spectrum,
     ),
@@ -1080,7 +1080,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"As released: s = 2 visits at least {FILLED:.0%} of the cells of Perfect–Mirsky's region "
         f"at both d and at least {FILLED:.0%} of KromHC's eigenvalues are real; with a caveat if "
         f"s = 2 visits at least {MOSTLY:.0%}.",
-        f"{_CH4}released-d4",
+        f"{_CH4}released-4",
         ("spectra/released-d3", "spectra/released-d4"),
         _panels,
     ),
@@ -1090,7 +1090,7 @@ CLAIMS: tuple[Claim, ...] = (
         "The region drawn around the spectra, Perfect–Mirsky's, is Karpelevič's.",
         "go-mHC, spectra figure (which draws the one and names the other)",
         f"At d = 3 and 4 the two regions differ by at most {SAME:.0%} of their cells.",
-        f"{_CH4}regions",
+        f"{_CH4}released-4",
         ("spectra/released-d3", "spectra/released-d4"),
         _region_name,
     ),

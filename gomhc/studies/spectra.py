@@ -225,6 +225,7 @@ def beyond_perfect_mirsky(
 
 GO = [f"go-mhc s={s}" for s in (1, 2, 3)]
 SIMPLE = ["identity", "hc", "mhc", "mhc-lite"]
+PLAIN = {"handovers": 0}
 
 
 def _unit(name: str, run: Callable[..., Outcome], config: Mapping[str, Any]) -> Unit:
@@ -246,14 +247,23 @@ UNITS = [
             "seeds": [*range(5)],
         },
     ),
+    # The release's search, without handovers, with one budget for the mixers of its panels.
+    _unit(
+        "plain-d3", equal, {"d": 3, "labels": [*SIMPLE[2:], *GO[:2]], "seeds": [0, 1, 2]} | PLAIN
+    ),
+    _unit(
+        "plain-d4",
+        equal,
+        {"d": 4, "labels": [*SIMPLE[2:], "kromhc", *GO[:2]], "seeds": [0, 1, 2]} | PLAIN,
+    ),
     _unit("equal-d3", equal, {"d": 3, "labels": SIMPLE + GO, "seeds": [*range(5)]}),
+    # Each seed takes longer as d grows, and differs less from the next.
     _unit(
         "equal-d4",
         equal,
-        {"d": 4, "labels": [*SIMPLE, "kromhc", "kron-go s=2", *GO], "seeds": [*range(5)]},
+        {"d": 4, "labels": [*SIMPLE, "kromhc", "kron-go s=2", *GO], "seeds": [0, 1, 2]},
     ),
-    # Costs what the other two do together: three seeds.
-    _unit("equal-d5", equal, {"d": 5, "labels": SIMPLE + GO, "seeds": [*range(3)]}),
+    _unit("equal-d5", equal, {"d": 5, "labels": SIMPLE + GO, "seeds": [0, 1, 2]}),
     _unit(
         "beyond-d5",
         beyond_perfect_mirsky,
