@@ -81,8 +81,8 @@ class Provenance:
     device: str
     versions: dict[str, str]
     started: str
-    wall_seconds: float
-    cpu_seconds: float
+    wall_seconds: float | int  # JSON does not tell 41.0 from 41
+    cpu_seconds: float | int
 
 
 @dataclass(frozen=True)
@@ -525,7 +525,7 @@ def describe(record: Record) -> str:
     return f"Made on {made.started[:10]} at {commit} {ran}; {since}"
 
 
-def duration(seconds: float) -> str:
+def duration(seconds: float | int) -> str:
     """A time to two or three digits in the unit that suits it."""
     if seconds < 9.95:
         return f"{seconds:.1f} s"

@@ -272,7 +272,7 @@ def test_a_file_that_is_not_text(tmp_path):
         ({"metrics": {3: 1}}, "metrics: expected keys that are strings, got 3"),
     ],
 )
-def test_what_a_record_cannot_hold(entries, message, record, tmp_path):
+def test_what_a_record_cannot_hold(entries, message, record, tmp_path, unchecked):
     with pytest.raises(RecordError, match=r"toy/unit-1\.5: " + message):
         records.save(replace(record, **entries), tmp_path)
     assert list(tmp_path.iterdir()) == []

@@ -104,8 +104,9 @@ def spectra_panels(histograms: Mapping[str, ArrayLike], d: int, columns: int = 3
         _plane(ax, title)
     for ax in axes[:, 0]:
         ax.set_ylabel("Im λ")
-    for ax in axes[-1]:
+    for ax in axes.flat[max(len(panels) - columns, 0) : len(panels)]:  # nothing below them
         ax.set_xlabel("Re λ")
+        ax.tick_params(labelbottom=True)
     if len({color(title) for title in panels}) > 1:
         # The bar stands for the lightness alone: each method has its own hue.
         image = ScalarMappable(LogNorm(1, most), _shades("#222222"))
