@@ -375,7 +375,7 @@ def search_spectrum(
             continue
         (gradient,) = torch.autograd.grad(B, live, _pull(gap, vectors, place))
         gradient = gradient[lost]
-        sound = gradient.isfinite().all(-1)
+        sound = gradient.square().isfinite().all(-1)  # else the second moment overflows
         stuck, here, gradient = active[~sound], active[sound], gradient[sound]
         jolt = 1e-6 * torch.randn(len(stuck), g, generator=generator, dtype=theta.dtype)
         theta[stuck] += jolt.to(device)

@@ -52,7 +52,7 @@ def exactness(
 
 
 def coverage(
-    families: Mapping[str, Sequence[str]], samples: int = 2000, starts: int = 8, seed: int = 0
+    families: Mapping[str, Sequence[str]], samples: int = 500, starts: int = 8, seed: int = 0
 ) -> Outcome:
     """The share of uniform samples of B_d that each family reaches, and its distance to the rest.
 
@@ -123,7 +123,7 @@ UNITS = [
                 "4": [*SIMPLE, "kromhc", "kron-go s=2", *GO],
                 "5": SIMPLE + GO,
             },
-            "samples": 2000,
+            "samples": 500,
             "starts": 8,
             "seed": 0,
         },
