@@ -4,9 +4,9 @@ Each problem stays in the first-level cache for all its steps, and the threads t
 different problems share nothing. The maps and their derivatives are those of `gomhc.mixers`,
 written out for one matrix; the tests hold them against torch's autograd.
 
-A mixer is a Kronecker product of stages, mostly of one. Everything is float64, C-contiguous and
-padded to the largest stage, so that the inner loops run along rows and the compiler can vectorise
-them.
+A mixer is a Kronecker product of stages, mostly of one. Everything is float64 and C-contiguous, so
+that the inner loops run along rows and the compiler can vectorise them; scratch space is made for
+the largest stage, and each stage takes the beginning of it.
 """
 
 from typing import Any, NamedTuple
@@ -24,7 +24,11 @@ from gomhc.mixers import (
 )
 
 CAYLEY, PERMUTATIONS, SINKHORN, FREE = range(4)
-_compiled: Any = numba.njit(fastmath={"contract"}, error_model="numpy", nogil=True, cache=True)
+# Sums may be taken in another order, so that they vectorise: the last bits depend on the processor,
+# not on the run. NaN and infinity are respected.
+_compiled: Any = numba.njit(
+    fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True, cache=True
+)
 
 
 class Stages(NamedTuple):
@@ -74,6 +78,12 @@ def stages(mixer: Mixer) -> Stages | None:
 
 
 @_compiled
+def _square(scratch, n):
+    """The beginning of some scratch space as an n×n matrix."""
+    return scratch[: n * n].reshape(n, n)
+
+
+@_compiled
 def _invert(M, n, row):
     """Invert M in place by elimination; no pivoting, as I + A has a positive definite part."""
     for k in range(n):
@@ -102,45 +112,39 @@ def _cayley(theta, d, s, K, row, B):
             K[j, i] = -theta[position]
             position += 1
     _invert(K, n, row)
+    # Whole rows first, as s columns are too few for vectors: (2K − δ)² = 4(K² − δK) + δ.
     for i in range(d):
+        for b in range(n):
+            row[b] = 0.0
+        for a in range(i * s, i * s + s):
+            for b in range(n):
+                row[b] += K[a, b] * K[a, b]
+            row[a] += 0.25 - K[a, a]
         for j in range(d):
             total = 0.0
-            for a in range(i * s, i * s + s):
-                for b in range(j * s, j * s + s):
-                    q = 2.0 * K[a, b] - (1.0 if a == b else 0.0)
-                    total += q * q
-            B[i, j] = total / s
+            for b in range(j * s, j * s + s):
+                total += row[b]
+            B[i, j] = 4.0 * total / s
 
 
 @_compiled
-def _cayley_backward(G, d, s, K, left, right, gradient):
+def _cayley_backward(G, d, s, K, left, right, row, gradient):
     """dL/dA = −½ (I + Q)ᵀ G_Q (I + Q)ᵀ = −2 Kᵀ G_Q Kᵀ, of which θ sees the skew part."""
     n = d * s
-    for a in range(n):
-        for b in range(n):
-            q = 2.0 * K[a, b] - (1.0 if a == b else 0.0)
-            right[a, b] = 2.0 * q * G[a // s, b // s] / s
-            left[a, b] = 0.0
-    for a in range(n):
-        for c in range(n):
-            factor = K[c, a]
+    for i in range(d):
+        for j in range(d):
+            for b in range(j * s, j * s + s):
+                row[b] = 2.0 * G[i, j] / s
+        for a in range(i * s, i * s + s):
             for b in range(n):
-                left[a, b] += factor * right[c, b]
-    for a in range(n):
-        for b in range(n):
-            right[a, b] = K[b, a]
-    # K is not needed any more: it takes the last product.
-    for a in range(n):
-        for b in range(n):
-            K[a, b] = 0.0
-        for c in range(n):
-            factor = left[a, c]
-            for b in range(n):
-                K[a, b] += factor * right[c, b]
+                right[a, b] = 2.0 * row[b] * K[a, b]
+            right[a, a] -= row[a]
+    np.dot(K.T, right, left)
+    np.dot(left, K.T, right)
     position = 0
     for a in range(n):
         for b in range(a + 1, n):
-            gradient[position] = -2.0 * (K[a, b] - K[b, a])
+            gradient[position] = 2.0 * (right[b, a] - right[a, b])
             position += 1
 
 
@@ -285,7 +289,7 @@ def descend(
             n, iterations = max(n, size[f]), max(iterations, option[f])
     W, dW = np.zeros((many, d, d)), np.zeros((d, d))
     product, dproduct = np.zeros((many, d, d)), np.zeros((many, d, d))
-    K, left, right, row = np.zeros((many, n, n)), np.zeros((n, n)), np.zeros((n, n)), np.zeros(n)
+    K, left, right, row = np.zeros((many, n * n)), np.zeros(n * n), np.zeros(n * n), np.zeros(n)
     weights = np.zeros((many, images.shape[1]))
     u, v = np.zeros((iterations + 1, n)), np.zeros((iterations, n))
     off, dB = np.zeros((d, d)), np.zeros((d, d))
@@ -298,11 +302,11 @@ def descend(
             for f in range(many):
                 part = theta[p, first[f] : first[f + 1]]
                 if kind[f] == CAYLEY:
-                    _cayley(part, size[f], option[f], K[f], row, W[f])
+                    _cayley(part, size[f], option[f], _square(K[f], size[f] * option[f]), row, W[f])
                 elif kind[f] == PERMUTATIONS:
                     _permutations(part, size[f], images[f], weights[f], W[f])
                 elif kind[f] == SINKHORN:
-                    _sinkhorn(part, size[f], option[f], K[f], u, v, W[f])
+                    _sinkhorn(part, size[f], option[f], _square(K[f], size[f]), u, v, W[f])
                 else:
                     for i in range(size[f]):
                         for j in range(size[f]):
@@ -353,11 +357,14 @@ def descend(
                     G = dW
                 slopes = gradient[p, first[f] : first[f + 1]]
                 if kind[f] == CAYLEY:
-                    _cayley_backward(G, k, option[f], K[f], left, right, slopes)
+                    o = k * option[f]
+                    KK, L, R = _square(K[f], o), _square(left, o), _square(right, o)
+                    _cayley_backward(G, k, option[f], KK, L, R, row, slopes)
                 elif kind[f] == PERMUTATIONS:
                     _permutations_backward(G, k, images[f], weights[f], slopes)
                 elif kind[f] == SINKHORN:
-                    _sinkhorn_backward(G, k, option[f], K[f], u, v, left[0], left[1], right, slopes)
+                    KK, R = _square(K[f], k), _square(right, k)
+                    _sinkhorn_backward(G, k, option[f], KK, u, v, row, left, R, slopes)
                 else:
                     for i in range(k):
                         for j in range(k):
