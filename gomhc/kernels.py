@@ -24,6 +24,7 @@ from gomhc.mixers import (
 )
 
 CAYLEY, PERMUTATIONS, SINKHORN, FREE = range(4)
+SMALL_PRODUCT = 2**17  # multiplications; OpenBLAS starts threads beyond twice as many
 # Sums may be taken in another order, so that they vectorise: the last bits depend on the processor,
 # not on the run. NaN and infinity are respected.
 _compiled: Any = numba.njit(
@@ -128,8 +129,17 @@ def _cayley(theta, d, s, K, row, B):
 
 
 @_compiled
+def _multiply(left, right, out):
+    """out = left·right, a few rows at a time: BLAS would start threads for larger products."""
+    n = len(right)
+    rows = max(1, SMALL_PRODUCT // (n * n))
+    for a in range(0, n, rows):
+        np.dot(left[a : a + rows], right, out[a : a + rows])
+
+
+@_compiled
 def _cayley_backward(G, d, s, K, left, right, row, gradient):
-    """dL/dA = −½ (I + Q)ᵀ G_Q (I + Q)ᵀ = −2 Kᵀ G_Q Kᵀ, of which θ sees the skew part."""
+    """(dL/dA)ᵀ = −½ (I + Q) G_Qᵀ (I + Q) = −2 K G_Qᵀ K, of which θ sees the skew part."""
     n = d * s
     for i in range(d):
         for j in range(d):
@@ -137,14 +147,14 @@ def _cayley_backward(G, d, s, K, left, right, row, gradient):
                 row[b] = 2.0 * G[i, j] / s
         for a in range(i * s, i * s + s):
             for b in range(n):
-                right[a, b] = 2.0 * row[b] * K[a, b]
+                right[b, a] = 2.0 * row[b] * K[a, b]
             right[a, a] -= row[a]
-    np.dot(K.T, right, left)
-    np.dot(left, K.T, right)
+    _multiply(K, right, left)
+    _multiply(left, K, right)
     position = 0
     for a in range(n):
         for b in range(a + 1, n):
-            gradient[position] = 2.0 * (right[b, a] - right[a, b])
+            gradient[position] = 2.0 * (right[a, b] - right[b, a])
             position += 1
 
 
