@@ -130,7 +130,7 @@ def _cayley(theta, d, s, K, row, B):
 
 @_compiled
 def _multiply(left, right, out):
-    """out = left·right, a few rows at a time: BLAS would start threads for larger products."""
+    """Put left·right into out, a few rows at a time: BLAS takes larger products with threads."""
     n = len(right)
     rows = max(1, SMALL_PRODUCT // (n * n))
     for a in range(0, n, rows):

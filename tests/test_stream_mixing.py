@@ -231,6 +231,16 @@ def test_compiled_fit_takes_the_steps_of_autograd(case, start):
         torch.testing.assert_close(part, other, rtol=1e-8, atol=1e-9)
 
 
+def test_compiled_products_in_several_parts():
+    # ds = 74: 23 rows a part, and 5 in the last.
+    problem, mixer = released_problem(37, problems=1, samples=5), make_mixer("go-mhc", 37)
+    fused, reference = (
+        fit(problem, mixer, 1e-3, 3, start="released", backend=backend)
+        for backend in ("fused", "reference")
+    )
+    torch.testing.assert_close(fused.theta, reference.theta, rtol=1e-8, atol=1e-9)
+
+
 @pytest.mark.parametrize("case", [FUSED[1], *REFERENCE_ONLY], ids=name)
 def test_fit_reports_what_it_did(case):
     problem = small(case[1])
