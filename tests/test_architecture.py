@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # may also import its neighbours (a Kronecker product is made of other mixers).
 FAMILIES = "gomhc.mixers.*"
 STUDIES = "gomhc.studies.*"
+CLAIMS = "gomhc.claims.*"
 FIGURES = "gomhc.figures.*"
 LAYERS = [
     {"gomhc.maps"},
@@ -28,7 +29,9 @@ LAYERS = [
     {STUDIES},
     {"gomhc.studies"},
     {"gomhc.records", "gomhc.published"},
-    {"gomhc.studies.__main__", "gomhc.claims"},
+    {"gomhc.studies.__main__", "gomhc.claims.base"},
+    {CLAIMS},
+    {"gomhc.claims"},
     {"gomhc"},
     {"gomhc.figures.style"},
     {FIGURES},
@@ -68,7 +71,7 @@ def layer(name):
     for rank, names in enumerate(LAYERS):
         if name in names:
             return rank
-    for folder in (FAMILIES, STUDIES, FIGURES):
+    for folder in (FAMILIES, STUDIES, CLAIMS, FIGURES):
         if name.rpartition(".")[0] == folder.rpartition(".")[0]:
             return LAYERS.index({folder})
     pytest.fail(f"{name} has no place in the order of imports: give it one in LAYERS")

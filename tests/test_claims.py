@@ -12,19 +12,13 @@ import pytest
 
 from gomhc import records
 from gomhc.claims import (
-    CAVEAT,
     CLAIMS,
-    FAILS,
-    HOLDS,
-    OPEN,
-    VERDICTS,
-    Finding,
-    judge,
     ledger,
     ledger_details,
     ledger_summary,
     ledger_table,
 )
+from gomhc.claims.base import CAVEAT, FAILS, HOLDS, OPEN, VERDICTS, Finding, judge
 from gomhc.published import FIGURE_8_ERROR, FIGURE_8_STEPS
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -1,0 +1,48 @@
+"""The ledger: what the two papers claim, how each claim is judged, and what came of it.
+
+A `Claim` fixes in advance what is said, where, and the criterion; `ledger` turns every claim into a
+`Verdict` from stored records alone. Where a record is missing the verdict is "not tested", with the
+reason. Claims stand beside their criteria in a module a topic.
+
+Note [Criteria]
+    Thresholds are constants; the sentences of the criteria are made from them, so what is written
+    is what is applied. "With a caveat" is for wording that says more than the numbers do while its
+    substance stands; each criterion says when.
+"""
+
+from pathlib import Path
+
+from gomhc.claims import cost, language_models, reach, stream_mixing
+from gomhc.claims.base import GROUPS, Claim, Verdict, judge
+from gomhc.claims.tables import ledger_details, ledger_summary, ledger_table
+
+__all__ = [
+    "CLAIMS",
+    "Claim",
+    "Verdict",
+    "ledger",
+    "ledger_details",
+    "ledger_summary",
+    "ledger_table",
+]
+
+_TOPICS = (reach, stream_mixing, cost, language_models)
+CLAIMS: tuple[Claim, ...] = tuple(
+    sorted(
+        (claim for topic in _TOPICS for claim in topic.CLAIMS),
+        key=lambda claim: GROUPS.index(claim.group),
+    )
+)
+
+
+def ledger(folder: str | Path | None = None) -> list[Verdict]:
+    """Judge every claim from stored records.
+
+    Args:
+        folder: of records; those shipped with the package if not given.
+
+    Returns:
+        One verdict a claim, in the order of `CLAIMS`. A record that is missing, damaged or holds
+        less than the claim needs makes its verdict "not tested", and `measured` the reason.
+    """
+    return [judge(claim, folder) for claim in CLAIMS]

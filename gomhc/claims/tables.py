@@ -1,0 +1,78 @@
+"""The ledger as MyST Markdown."""
+
+from collections import Counter
+from collections.abc import Iterable
+
+from gomhc.claims.base import PLURALS, VERDICTS, Verdict
+
+
+def ledger_summary(entries: Iterable[Verdict]) -> str:
+    """How many claims there are, and how many of each verdict, in a sentence.
+
+    Args:
+        entries: out of `ledger`.
+
+    Returns:
+        Plain text.
+    """
+    counts = Counter(entry.verdict for entry in entries)
+    words = ", ".join(f"{counts[verdict]} {plural}" for verdict, plural in PLURALS.items())
+    return f"{counts.total()} claims: {words}."
+
+
+def ledger_table(entries: Iterable[Verdict]) -> str:
+    """The ledger at a glance: a MyST Markdown table, a row a claim.
+
+    Args:
+        entries: out of `ledger`.
+
+    Returns:
+        The table; verdicts are words with a symbol, figures are references by number.
+    """
+    lines = ["| Verdict | Claim | Source | Shown in |", "| --- | --- | --- | --- |"]
+    group = ""
+    for entry in entries:
+        if entry.group != group:
+            group = entry.group
+            lines.append(f"| | **{group}** | | |")
+        cells = (_verdict(entry), entry.statement, entry.source, _shown_in(entry) or "–")
+        lines.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def ledger_details(entries: Iterable[Verdict]) -> str:
+    """Claim by claim: source, criterion, what was measured, verdict, figure and records.
+
+    Args:
+        entries: out of `ledger`.
+
+    Returns:
+        A MyST Markdown definition list.
+    """
+    blocks = []
+    for entry in entries:
+        caveat = f": {entry.caveat}" if entry.caveat else ""
+        shown = [_shown_in(entry), *(f"`{name}`" for name in entry.records)]
+        parts = [
+            f"*{_verdict(entry)}*{caveat}.",
+            f"**Source.** {_sentence(entry.source)}",
+            f"**Criterion.** {_sentence(entry.criterion)}",
+            f"**Measured.** {_sentence(entry.measured)}",
+        ]
+        if entry.figure:
+            parts.append(f"**From.** {', '.join(shown)}.")
+        blocks.append(f"{entry.statement}\n" + "\n".join(f": {part}\n" for part in parts))
+    return "\n".join(blocks)
+
+
+def _verdict(entry: Verdict) -> str:
+    return f"{VERDICTS[entry.verdict]} {entry.verdict}"
+
+
+def _shown_in(entry: Verdict) -> str:
+    return f"{{numref}}`{entry.figure.partition('#')[2]}`" if entry.figure else ""
+
+
+def _sentence(text: str) -> str:
+    start = text if text.startswith(("go-mHC", "mHC")) else text[:1].upper() + text[1:]
+    return start + ("" if text.endswith(".") else ".")
