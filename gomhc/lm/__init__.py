@@ -1,0 +1,1 @@
+"""A GPT with hyper-connections: its text, its model and its trainer."""
