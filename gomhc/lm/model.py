@@ -1,0 +1,248 @@
+"""A GPT whose residual connections are plain or hyper-connections.
+
+Note [Paired starts]
+    All weights but the hyper-connections' come from one generator, and these from another: models
+    of the same seed that differ only in the mixer start from the same attention, MLP and embedding.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gomhc.hyper_connections import HyperConnection, expand_streams, reduce_streams
+from gomhc.mixers import MIXERS, Mixer, make_mixer
+
+__all__ = ["GPT", "PRESETS", "GPTConfig", "preset"]
+
+RESIDUAL = "residual"  # the arm without streams
+SPREAD = 0.02  # standard deviation of weights at the start, as in GPT-2
+
+
+@dataclass(frozen=True)
+class GPTConfig:
+    """Sizes of a model, and what carries its residual.
+
+    Attributes:
+        vocabulary: number of tokens.
+        block: longest context, in tokens.
+        layers: pairs of attention and MLP.
+        heads: of attention; divides width.
+        width: C, features of a stream.
+        dropout: share dropped from embeddings, attention and the answers of the branches.
+        mixer: "residual" for one plain stream, or a name in `MIXERS`.
+        d: number of streams; "residual" has one whatever is said here.
+        s: block size of go-mhc and kron-go; theirs if None.
+        iterations: of mhc; its own if None.
+        factors: of kromhc and kron-go; theirs if None.
+        off_diagonal_mass: of H_res at the start.
+        offsets: spread of the offsets that make the streams different at the start. At 0 the
+            streams begin as copies, and the first mixer has no gradient in the first step.
+    """
+
+    vocabulary: int
+    block: int
+    layers: int
+    heads: int
+    width: int
+    dropout: float = 0.0
+    mixer: str = RESIDUAL
+    d: int = 4
+    s: int | None = None
+    iterations: int | None = None
+    factors: tuple[int, ...] | None = None
+    off_diagonal_mass: float = 0.01
+    offsets: float = SPREAD
+
+    def __post_init__(self) -> None:
+        """Check the sizes; what only a mixer can check is checked when it is made."""
+        for name in ("vocabulary", "block", "layers", "heads", "width", "d"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        if self.width % self.heads:
+            raise ValueError(f"expected heads to divide width {self.width}, got {self.heads}")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"expected dropout in [0, 1), got {self.dropout}")
+        if self.mixer != RESIDUAL and self.mixer not in MIXERS:
+            names = ", ".join([RESIDUAL, *MIXERS])
+            raise ValueError(f"expected a mixer out of {names}; got {self.mixer!r}")
+
+    def make_mixer(self) -> Mixer | None:
+        """The mixer of every hyper-connection; None for the plain residual."""
+        if self.mixer == RESIDUAL:
+            return None
+        given = {name: getattr(self, name) for name in ("s", "iterations", "factors")}
+        return make_mixer(self.mixer, self.d, **{k: v for k, v in given.items() if v is not None})
+
+
+PRESETS: Mapping[str, GPTConfig] = {
+    # Seconds on a CPU.
+    "nano": GPTConfig(vocabulary=460, block=64, layers=2, heads=2, width=64),
+    # Minutes on a CPU, seconds on a GPU.
+    "small": GPTConfig(vocabulary=460, block=128, layers=4, heads=4, width=128),
+    # The authors' model: 10.6 million weights in the blocks, 19.3 million in the embedding.
+    "paper-30m": GPTConfig(
+        vocabulary=50304, block=512, layers=6, heads=6, width=384, dropout=0.1
+    ),
+}
+
+
+def preset(name: str, **changes: Any) -> GPTConfig:
+    """A named configuration, with changes.
+
+    Args:
+        name: "nano", "small" or "paper-30m".
+        changes: fields of `GPTConfig`.
+
+    Raises:
+        ValueError: if there is no such preset.
+        TypeError: if there is no such field.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"expected one of {', '.join(PRESETS)}; got {name!r}")
+    return replace(PRESETS[name], **changes)
+
+
+class Attention(nn.Module):
+    """Norm, causal self-attention, projection."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.heads, self.dropout = config.heads, config.dropout
+        self.norm = nn.LayerNorm(config.width, bias=False)
+        self.qkv = nn.Linear(config.width, 3 * config.width, bias=False)
+        self.out = nn.Linear(config.width, config.width, bias=False)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Float[Tensor, "batch tokens C"]) -> Float[Tensor, "batch tokens C"]:
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, self.heads, -1)).unbind(2)
+        answer = F.scaled_dot_product_attention(
+            q.transpose(1, 2),
+            k.transpose(1, 2),
+            v.transpose(1, 2),
+            is_causal=True,
+            dropout_p=self.dropout if self.training else 0.0,
+        )
+        return self.drop(self.out(answer.transpose(1, 2).flatten(2)))
+
+
+class MLP(nn.Module):
+    """Norm, two linear layers with GELU between."""
+
+    def __init__(self, config: GPTConfig) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(config.width, bias=False)
+        self.up = nn.Linear(config.width, 4 * config.width, bias=False)
+        self.out = nn.Linear(4 * config.width, config.width, bias=False)
+        self.drop = nn.Dropout(config.dropout)
+
+    def forward(self, x: Float[Tensor, "batch tokens C"]) -> Float[Tensor, "batch tokens C"]:
+        return self.drop(self.out(F.gelu(self.up(self.norm(x)))))
+
+
+class Residual(nn.Module):
+    """x + branch(x)."""
+
+    def __init__(self, branch: nn.Module) -> None:
+        super().__init__()
+        self.branch = branch
+
+    def forward(self, x: Float[Tensor, "*batch C"]) -> Float[Tensor, "*batch C"]:
+        return x + self.branch(x)
+
+
+class GPT(nn.Module):
+    """Embedding, 2 × layers connections (attention and MLP by turns), norm, tied head.
+
+    Streams are made after the embedding and averaged before the last norm.
+
+    Source: GPT-2; sizes of "paper-30m": the go-mHC release; hyper-connections: `HyperConnection`.
+    """
+
+    def __init__(self, config: GPTConfig, seed: int = 0) -> None:
+        """Make the model and start its weights (Note [Paired starts] in this module).
+
+        Args:
+            config: sizes.
+            seed: of the start.
+
+        Raises:
+            ValueError: if the mixer takes no such d or options.
+        """
+        super().__init__()
+        self.config = config
+        mixer = config.make_mixer()
+        own = torch.Generator().manual_seed(seed + 2**32)
+        self.tokens = nn.Embedding(config.vocabulary, config.width)
+        self.positions = nn.Embedding(config.block, config.width)
+        self.drop = nn.Dropout(config.dropout)
+        branches = [kind(config) for _ in range(config.layers) for kind in (Attention, MLP)]
+        self.connections = nn.ModuleList(
+            Residual(branch)
+            if mixer is None
+            else HyperConnection(
+                config.width,
+                branch,
+                mixer,
+                layer=layer,
+                off_diagonal_mass=config.off_diagonal_mass,
+                generator=own,
+            )
+            for layer, branch in enumerate(branches)
+        )
+        self.norm = nn.LayerNorm(config.width, bias=False)
+        self.offsets = None
+        if mixer is not None:
+            spread = config.offsets * torch.randn(config.d, config.width, generator=own)
+            self.offsets = nn.Parameter(spread)
+        self._start(torch.Generator().manual_seed(seed))
+
+    @torch.no_grad()
+    def _start(self, generator: torch.Generator) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                module.weight.normal_(std=SPREAD, generator=generator)
+        for connection in self.connections:
+            # So that the residual's size does not depend on the number of branches, as in GPT-2.
+            connection.branch.out.weight.div_(len(self.connections) ** 0.5)
+
+    def forward(
+        self,
+        tokens: Int[Tensor, "batch tokens"],
+        targets: Int[Tensor, "batch tokens"] | None = None,
+    ) -> tuple[Float[Tensor, "batch tokens vocabulary"], Float[Tensor, ""] | None]:
+        """Logits of every next token, and their mean cross-entropy if targets are given.
+
+        Args:
+            tokens: (batch, up to block).
+            targets: the token after each; −100 where none is to be predicted.
+
+        Returns:
+            Logits (batch, tokens, vocabulary); loss in nats a token, or None.
+
+        Raises:
+            ValueError: if there are more tokens than the block has.
+        """
+        length = tokens.shape[1]
+        if length > self.config.block:
+            raise ValueError(f"expected up to {self.config.block} tokens, got {length}")
+        x = self.tokens(tokens) + self.positions.weight[:length]
+        x = self.drop(x)
+        if self.offsets is not None:
+            x = expand_streams(x, self.config.d, self.offsets)
+        for connection in self.connections:
+            x = connection(x)
+        if self.offsets is not None:
+            x = reduce_streams(x)
+        logits = F.linear(self.norm(x), self.tokens.weight)
+        if targets is None:
+            return logits, None
+        return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    def num_parameters(self) -> int:
+        """Trainable numbers, the tied embedding counted once."""
+        return sum(weight.numel() for weight in self.parameters())
