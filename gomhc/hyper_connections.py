@@ -50,9 +50,7 @@ def expand_streams(
     if offsets is None:
         return streams
     if offsets.shape != (d, x.shape[-1]):
-        raise ValueError(
-            f"expected offsets ({d}, {x.shape[-1]}), got shape {tuple(offsets.shape)}"
-        )
+        raise ValueError(f"expected offsets ({d}, {x.shape[-1]}), got shape {tuple(offsets.shape)}")
     return streams + offsets
 
 
@@ -144,9 +142,7 @@ class HyperConnection(nn.Module):
 
     def matrices(
         self, X: Float[Tensor, "*batch d C"]
-    ) -> tuple[
-        Float[Tensor, "*batch d d"], Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]
-    ]:
+    ) -> tuple[Float[Tensor, "*batch d d"], Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
         """H_res (..., d, d), H_pre (..., d) and H_post (..., d) of every token, in float32 or wider.
 
         Raises:

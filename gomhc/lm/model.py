@@ -85,9 +85,7 @@ PRESETS: Mapping[str, GPTConfig] = {
     # Minutes on a CPU, seconds on a GPU.
     "small": GPTConfig(vocabulary=460, block=128, layers=4, heads=4, width=128),
     # The authors' model: 10.6 million weights in the blocks, 19.3 million in the embedding.
-    "paper-30m": GPTConfig(
-        vocabulary=50304, block=512, layers=6, heads=6, width=384, dropout=0.1
-    ),
+    "paper-30m": GPTConfig(vocabulary=50304, block=512, layers=6, heads=6, width=384, dropout=0.1),
 }
 
 
