@@ -1,0 +1,496 @@
+"""Train a GPT: AdamW with warm-up and cosine decay, checkpoints that can be killed at any moment.
+
+    python -m gomhc.lm.train --mixer go-mhc --streams 4 --block-size-s 2 --preset nano --out runs/a
+
+Note [Resuming]
+    Everything a step needs is a function of the configuration and the step's number: its batch, its
+    learning rate, its dropout. So the weights, Adam's moments and the number of steps are the whole
+    state. The tensors are written to a file of their own first and `state.json`, which names it,
+    last, both by renaming; a run that is killed in between goes on from the older pair.
+
+Note [Several processes]
+    Under torchrun every process takes its part of the same global batch and the gradients are
+    averaged by Accelerate's DDP, so the losses are those of one process up to rounding.
+"""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from gomhc.lm.data import Corpus
+from gomhc.lm.model import GPT, GPTConfig
+
+__all__ = ["NonFiniteError", "Progress", "TrainConfig", "evaluate", "learning_rate", "train"]
+
+STATE = "state.json"
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or a gradient was infinite or NaN; the message says where it began."""
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a model is trained.
+
+    Attributes:
+        model: sizes and mixer.
+        steps: of AdamW.
+        batch: windows in a step, over all processes.
+        accumulation: parts that a step's batch is taken in, one after the other.
+        learning_rate: at the end of the warm-up.
+        final: share of it that is left at the last step.
+        warmup: steps of linear warm-up.
+        weight_decay: of matrices; vectors, gates and biases have none.
+        betas: AdamW's.
+        clip: largest norm of the gradient.
+        seed: of weights, batches and dropout.
+        evaluate_every: steps between evaluations; the last step is always evaluated.
+        checkpoint_every: steps between checkpoints, if there is a folder for them.
+        precision: "float32", "bfloat16" by autocast, or "auto": bfloat16 on a GPU.
+        compile: whether the model goes through `torch.compile`.
+    """
+
+    model: GPTConfig
+    steps: int = 300
+    batch: int = 16
+    accumulation: int = 1
+    learning_rate: float = 3e-3
+    final: float = 0.1
+    warmup: int = 20
+    weight_decay: float = 0.1
+    betas: tuple[float, float] = (0.9, 0.95)
+    clip: float = 1.0
+    seed: int = 0
+    evaluate_every: int = 50
+    checkpoint_every: int = 100
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    compile: bool = False
+
+    def __post_init__(self) -> None:
+        """Check the numbers."""
+        for name in ("steps", "batch", "accumulation", "evaluate_every", "checkpoint_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ValueError(f"expected a positive {name}, got {getattr(self, name)}")
+        if self.batch % self.accumulation:
+            raise ValueError(
+                f"expected accumulation to divide batch {self.batch}, got {self.accumulation}"
+            )
+        if not 0 <= self.warmup <= self.steps:
+            raise ValueError(f"expected warmup in [0, steps = {self.steps}], got {self.warmup}")
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(
+                f"expected precision auto, float32 or bfloat16; got {self.precision!r}"
+            )
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Of one step, from 0 on: linear warm-up, then half a cosine down to the final share."""
+    if step < config.warmup:
+        return config.learning_rate * (step + 1) / config.warmup
+    done = (step - config.warmup) / max(1, config.steps - config.warmup)
+    share = config.final + (1 - config.final) * (1 + math.cos(math.pi * done)) / 2
+    return config.learning_rate * share
+
+
+@dataclass
+class Progress:
+    """What a run has seen so far.
+
+    Attributes:
+        step: steps taken.
+        loss: mean loss of each step's batch, nats a token.
+        gradient: norm of each step's gradient, before clipping.
+        seconds: from the start to the end of each step, evaluations left out.
+        evaluations: (steps taken, loss on the windows to evaluate on).
+        tokens_per_second: median over the steps; the first ones, which warm up, left out.
+    """
+
+    step: int = 0
+    loss: list[float] = field(default_factory=list)
+    gradient: list[float] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+    evaluations: list[tuple[int, float]] = field(default_factory=list)
+    tokens_per_second: float = math.nan
+
+
+class _Alone:
+    """One process: the part of Accelerate's interface that `train` uses."""
+
+    process_index, num_processes, is_main_process = 0, 1, True
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def prepare_model(self, model: nn.Module) -> nn.Module:
+        return model.to(self.device)
+
+    def no_sync(self, model: nn.Module) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def reduce(self, tensor: Tensor, reduction: str) -> Tensor:
+        return tensor
+
+    def wait_for_everyone(self) -> None:
+        return None
+
+
+def _engine(device: torch.device) -> Any:
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return _Alone(device)
+    try:
+        from accelerate import Accelerator
+    except ImportError as error:
+        raise ImportError("several processes need accelerate: install gomhc[lm]") from error
+    return Accelerator(cpu=device.type == "cpu")
+
+
+def train(
+    config: TrainConfig,
+    corpus: Corpus,
+    *,
+    device: str | torch.device = "auto",
+    out: str | os.PathLike[str] | None = None,
+    progress: bool = False,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[GPT, Progress]:
+    """Train a model, or go on with a run that was stopped.
+
+    Args:
+        config: what to do.
+        corpus: its vocabulary and block fit the model's.
+        device: "auto" takes a GPU if there is one.
+        out: folder of checkpoints; a run found there is resumed. Without it nothing is written.
+        progress: whether to show a bar with loss and tokens a second.
+        stop: asked before every step; True ends the run there, with a checkpoint.
+
+    Returns:
+        The model and what was seen, from the first step on.
+
+    Raises:
+        ValueError: if the corpus does not fit the model, or the folder holds a run of another
+            configuration.
+        NonFiniteError: if the loss or the gradient is infinite or NaN.
+    """
+    model_config = config.model
+    if corpus.vocabulary > model_config.vocabulary or corpus.block > model_config.block:
+        raise ValueError(
+            f"expected a corpus with up to {model_config.vocabulary} tokens and windows of up to "
+            f"{model_config.block}, got {corpus.vocabulary} and {corpus.block}"
+        )
+    engine = _engine(_device(device))
+    where = engine.device
+    parts = config.accumulation * engine.num_processes
+    if config.batch % parts:
+        raise ValueError(
+            f"expected accumulation × processes = {parts} to divide batch {config.batch}"
+        )
+    model = GPT(model_config, config.seed)
+    wrapped = engine.prepare_model(model)
+    optimizer = _optimizer(model, config)
+    seen = Progress()
+    folder = None if out is None else Path(out)
+    if folder is not None and (folder / STATE).exists():
+        seen = _resume(folder, config, model, optimizer)
+    run = torch.compile(wrapped) if config.compile else wrapped
+    narrow = config.precision == "bfloat16" or (config.precision == "auto" and where.type == "cuda")
+    bar = _bar(config, seen, progress and engine.is_main_process)
+    while seen.step < config.steps and not stop():
+        _tick(where)
+        begin = time.perf_counter()
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(config, seen.step)
+        torch.manual_seed(_mixed(config.seed, seen.step, engine.process_index))
+        tokens, targets = corpus.batch(seen.step, config.batch, config.seed)
+        mine = slice(engine.process_index, None, engine.num_processes)
+        pieces = zip(
+            tokens[mine].chunk(config.accumulation),
+            targets[mine].chunk(config.accumulation),
+            strict=True,
+        )
+        optimizer.zero_grad()
+        model.train()
+        loss = torch.zeros((), device=where)
+        for k, (x, y) in enumerate(pieces, 1):
+            last = k == config.accumulation
+            with (
+                nullcontext() if last else engine.no_sync(wrapped),
+                torch.autocast(where.type, torch.bfloat16, enabled=narrow),
+            ):
+                _, part = run(x.to(where), y.to(where))
+                (part / config.accumulation).backward()
+            loss += part.detach() / config.accumulation
+        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        value, size = engine.reduce(loss, "mean").item(), norm.item()
+        if not (math.isfinite(value) and math.isfinite(size)):
+            place = first_non_finite(model, tokens.to(where), targets.to(where), narrow)
+            raise NonFiniteError(
+                f"expected a finite loss and gradient in step {seen.step}, got loss {value} and "
+                f"gradient norm {size}; it began in {place}"
+            )
+        optimizer.step()
+        _tick(where)
+        before = seen.seconds[-1] if seen.seconds else 0.0
+        seen.step += 1
+        seen.loss.append(value)
+        seen.gradient.append(size)
+        seen.seconds.append(before + time.perf_counter() - begin)
+        seen.tokens_per_second = _speed(seen.seconds, config.batch * corpus.block)
+        done = seen.step == config.steps
+        if done or seen.step % config.evaluate_every == 0:
+            seen.evaluations.append((seen.step, evaluate(model, corpus, narrow)))
+        if folder is not None and (done or seen.step % config.checkpoint_every == 0):
+            if engine.is_main_process:
+                _save(folder, config, model, optimizer, seen)
+            engine.wait_for_everyone()
+        bar.update()
+        bar.set_postfix_str(f"loss {value:.3f}, {seen.tokens_per_second:,.0f} tokens/s")
+    bar.close()
+    if folder is not None and seen.step < config.steps and engine.is_main_process:
+        _save(folder, config, model, optimizer, seen)
+    return model, seen
+
+
+@torch.no_grad()
+def evaluate(model: GPT, corpus: Corpus, narrow: bool = False, batch: int = 16) -> float:
+    """Mean loss on the windows of a corpus, in nats a token; dropout is off.
+
+    Args:
+        model: on any device.
+        corpus: with the windows.
+        narrow: whether to run under bfloat16 autocast.
+        batch: windows at a time.
+    """
+    device = next(model.parameters()).device
+    was = model.training
+    model.eval()
+    total = 0.0
+    for rows in corpus.windows.split(batch):
+        rows = rows.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+            _, loss = model(rows[:, :-1], rows[:, 1:])
+        total += loss.item() * len(rows)
+    model.train(was)
+    return total / len(corpus.windows)
+
+
+def first_non_finite(model: GPT, tokens: Tensor, targets: Tensor, narrow: bool) -> str:
+    """Name of the first module whose output is not finite, or of a weight whose gradient is not."""
+    found: list[str] = []
+
+    def watch(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
+            parts = output if isinstance(output, tuple) else (output,)
+            if not all(part.isfinite().all() for part in parts if part is not None):
+                found.append(f"the output of {name or 'the model'} ({type(module).__name__})")
+
+        return hook
+
+    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()]
+    try:
+        with torch.no_grad(), torch.autocast(tokens.device.type, torch.bfloat16, enabled=narrow):
+            model(tokens, targets)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for name, weight in model.named_parameters():
+        if not weight.isfinite().all():
+            return f"the weight {name}"
+    if found:
+        return found[0]
+    for name, weight in reversed(list(model.named_parameters())):
+        if weight.grad is not None and not weight.grad.isfinite().all():
+            return f"the gradient of {name}"
+    return "a batch of which only a part was not finite"
+
+
+def _mixed(*numbers: int) -> int:
+    """One seed out of several numbers."""
+    return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) % 2**63
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    return torch.device(device)
+
+
+def _tick(device: torch.device) -> None:
+    """Wait for a GPU, so that what is timed is over."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
+def _speed(seconds: list[float], tokens: int) -> float:
+    """Tokens a second: the median step, the first tenth (at least one) left out."""
+    steps = torch.tensor(seconds).diff()[len(seconds) // 10 :]
+    return tokens / steps.median().item() if len(steps) else tokens / seconds[0]
+
+
+def _optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
+    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
+    others = [weight for weight in model.parameters() if weight.ndim < 2]
+    groups = [
+        {"params": matrices, "weight_decay": config.weight_decay},
+        {"params": others, "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, config.learning_rate, betas=config.betas)
+
+
+def _bar(config: TrainConfig, seen: Progress, shown: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    return tqdm(total=config.steps, initial=seen.step, unit="step", disable=not shown)
+
+
+# Checkpoints (Note [Resuming])
+
+
+def _replace(path: Path, write: Callable[[Path], None]) -> None:
+    """Write a file beside `path`, on disk for good, and give it that name."""
+    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        write(draft)
+        with draft.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _save(
+    folder: Path,
+    config: TrainConfig,
+    model: GPT,
+    optimizer: torch.optim.AdamW,
+    seen: Progress,
+) -> None:
+    from safetensors.torch import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    names = {weight: name for name, weight in model.named_parameters()}
+    tensors = {f"model.{name}": weight.detach().contiguous() for weight, name in names.items()}
+    for weight, moments in optimizer.state.items():
+        for key, value in moments.items():
+            tensors[f"{key}.{names[weight]}"] = torch.as_tensor(value).contiguous()
+    file = folder / f"step-{seen.step:08d}.safetensors"
+    _replace(file, lambda path: save_file(tensors, path))
+    state = {"tensors": file.name, "config": asdict(config), "progress": asdict(seen)}
+    content = json.dumps(state, indent=1)
+    _replace(folder / STATE, lambda path: path.write_text(content, encoding="utf-8") and None)
+    for old in folder.glob("step-*.safetensors"):
+        if old != file:
+            old.unlink(missing_ok=True)
+
+
+def _resume(
+    folder: Path, config: TrainConfig, model: GPT, optimizer: torch.optim.AdamW
+) -> Progress:
+    from safetensors.torch import load_file
+
+    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+    asked = json.loads(json.dumps(asdict(config)))
+    changed = [key for key in asked if asked[key] != state["config"].get(key)]
+    if changed:
+        raise ValueError(
+            f"expected the configuration of the run in {folder}, got another {', '.join(changed)}"
+        )
+    device = next(model.parameters()).device
+    tensors = load_file(folder / state["tensors"], device=str(device))
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(tensors[f"model.{name}"])
+            optimizer.state[weight] = {
+                key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    seen = Progress(**state["progress"])
+    seen.evaluations = [(step, loss) for step, loss in seen.evaluations]
+    return seen
+
+
+# The command
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Train from the command line; returns the exit status."""
+    import argparse
+
+    from gomhc.lm import data
+    from gomhc.lm.model import PRESETS, RESIDUAL, preset
+    from gomhc.mixers import MIXERS
+
+    parser = argparse.ArgumentParser(prog="python -m gomhc.lm.train", description="Train a GPT.")
+    parser.add_argument("--preset", choices=PRESETS, default="nano")
+    parser.add_argument("--mixer", choices=[RESIDUAL, *MIXERS], default=RESIDUAL)
+    parser.add_argument("--streams", type=int, default=4, metavar="D", help="d (%(default)s)")
+    parser.add_argument("--block-size-s", type=int, metavar="S", help="s of go-mhc and kron-go")
+    parser.add_argument("--factors", type=int, nargs="+", help="of kromhc and kron-go")
+    parser.add_argument("--iterations", type=int, help="of mhc")
+    parser.add_argument("--off-diagonal-mass", type=float, default=0.01, help="of H_res at first")
+    parser.add_argument(
+        "--data", default="stories", help="stories, shakespeare, tinystories, or a text file"
+    )
+    parser.add_argument("--level", choices=["characters", "bpe"], default="characters")
+    defaults = {f.name: f.default for f in TrainConfig.__dataclass_fields__.values()}
+    for name in ("steps", "batch", "accumulation", "warmup", "seed", "evaluate_every"):
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=int, default=defaults[name], help="(%(default)s)")
+    parser.add_argument("--checkpoint-every", type=int, default=defaults["checkpoint_every"])
+    for name in ("learning_rate", "weight_decay", "clip"):
+        flag = "--" + name.replace("_", "-")
+        parser.add_argument(flag, type=float, default=defaults[name], help="(%(default)s)")
+    parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
+    parser.add_argument("--compile", action="store_true", help="go through torch.compile")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")
+    parser.add_argument("--out", type=Path, help="folder of checkpoints; a run there is resumed")
+    options = parser.parse_args(arguments)
+    sizes = PRESETS[options.preset]
+    try:
+        if options.data == "stories":
+            corpus = data.stories(sizes.block)
+        elif options.data == "shakespeare":
+            corpus = data.tiny_shakespeare(block=sizes.block, level=options.level)
+        elif options.data == "tinystories":
+            corpus = data.tiny_stories(block=sizes.block)
+        else:
+            corpus = data.text(options.data, sizes.block, options.level)
+        model = preset(
+            options.preset,
+            vocabulary=max(sizes.vocabulary, corpus.vocabulary),
+            mixer=options.mixer,
+            d=options.streams,
+            s=options.block_size_s,
+            iterations=options.iterations,
+            factors=None if options.factors is None else tuple(options.factors),
+            off_diagonal_mass=options.off_diagonal_mass,
+        )
+        chosen = {name: getattr(options, name) for name in defaults if hasattr(options, name)}
+        config = TrainConfig(model, **chosen)
+        trained, seen = train(config, corpus, device=options.device, out=options.out, progress=True)
+    except (ValueError, OSError, ImportError, NonFiniteError) as error:
+        parser.exit(1, f"{parser.prog}: {error}\n")
+    step, loss = seen.evaluations[-1]
+    above = "" if corpus.floor is None else f", {loss - corpus.floor:.4f} above the floor"
+    print(
+        f"{trained.num_parameters():,} parameters, {step} steps: evaluation loss {loss:.4f} nats a "
+        f"token{above}; {seen.tokens_per_second:,.0f} tokens/s"
+    )
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
