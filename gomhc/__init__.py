@@ -19,6 +19,7 @@ from gomhc.birkhoff import (
     sample_uniform,
 )
 from gomhc.composition import Gain, composite_gain, composites, smallest_singular_value
+from gomhc.hyper_connections import HyperConnection, expand_streams, reduce_streams
 from gomhc.maps import (
     block_frobenius,
     cayley,
@@ -48,6 +49,7 @@ __all__ = [
     "BirkhoffVonNeumann",
     "Decomposition",
     "Gain",
+    "HyperConnection",
     "Identity",
     "Kronecker",
     "Mixer",
@@ -62,6 +64,7 @@ __all__ = [
     "composite_gain",
     "composites",
     "distance_to_family",
+    "expand_streams",
     "haar_variance",
     "inverse_cayley",
     "kronecker",
@@ -71,6 +74,7 @@ __all__ = [
     "permutation_matrices",
     "project",
     "records",
+    "reduce_streams",
     "sample_haar",
     "sample_uniform",
     "sinkhorn_knopp",

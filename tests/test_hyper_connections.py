@@ -1,0 +1,208 @@
+"""The layer: its formula, its start, its precision, and the tools it has to go through."""
+
+import copy
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from gomhc import MIXERS, HyperConnection, expand_streams, make_mixer, reduce_streams
+
+DIM = 8
+NAMES = [name for name in MIXERS if name != "identity"]
+
+
+def layer(name="go-mhc", d=4, branch=None, **options):
+    branch = nn.Linear(DIM, DIM) if branch is None else branch
+    return HyperConnection(DIM, branch, make_mixer(name, d), **options)
+
+
+def streams(d=4, batch=(2, 5), seed=0, dtype=None):
+    return torch.randn(*batch, d, DIM, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def shaken(module, seed=0):
+    """The same layer away from its start, so that every part of the formula counts."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for weight in (module.weight, module.bias, module.alpha):
+            weight.add_(torch.randn(weight.shape, generator=generator))
+    return module
+
+
+# The formula
+
+
+@pytest.mark.parametrize("inputs", ["all", "mean"])
+@pytest.mark.parametrize("name", MIXERS)
+def test_token_by_token_it_is_the_published_formula(name, inputs):
+    module = shaken(layer(name, inputs=inputs)).double()
+    X = streams(dtype=torch.float64)
+    d, g = 4, module.mixer.num_parameters
+    W_res, W_pre, W_post = module.weight.split([g, d, d])
+    b_res, b_pre, b_post = module.bias.split([g, d, d])
+    a_res, a_pre, a_post = module.alpha
+    for x, found in zip(X.flatten(0, 1), module(X).flatten(0, 1), strict=True):
+        flat = x.flatten() if inputs == "all" else x.mean(0)
+        normed = flat / (flat.square().mean() + torch.finfo(flat.dtype).eps).sqrt()
+        H_res = module.mixer(a_res * W_res @ normed + b_res)
+        H_pre = torch.sigmoid(a_pre * W_pre @ normed + b_pre)
+        H_post = 2 * torch.sigmoid(a_post * W_post @ normed + b_post)
+        expected = H_res @ x + torch.outer(H_post, module.branch(H_pre @ x))
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("d", [2, 4])
+def test_number_of_parameters(name, d):
+    if name == "kron-go" and d == 2:
+        pytest.skip("no product")
+    module = layer(name, d)
+    g = module.mixer.num_parameters
+    own = sum(w.numel() for n, w in module.named_parameters() if not n.startswith("branch"))
+    assert own == (d * DIM + 1) * g + 2 * d**2 * DIM + 2 * d + 3
+
+
+def test_one_stream_read_and_written_whole_is_the_plain_residual_to_the_bit():
+    module = layer("identity", d=1)
+    with torch.no_grad():
+        module.bias.copy_(torch.tensor([20.0, 0.0]))  # σ(20) rounds to 1, 2σ(0) is 1
+    X = streams(d=1)
+    assert torch.equal(module(X), X + module.branch(X))
+
+
+def test_the_layers_prefer_one_stream_after_the_other():
+    for number in range(6):
+        _, pre, post = layer(layer=number).matrices(streams())
+        assert (pre.argmax(-1) == number % 4).all()
+        assert (post.argmax(-1) == number % 4).all()
+
+
+# Streams
+
+
+def test_expand_and_reduce():
+    x = streams(batch=(3,))[:, 0]
+    X = expand_streams(x, 4)
+    assert X.shape == (3, 4, DIM)
+    torch.testing.assert_close(reduce_streams(X), x)
+    torch.testing.assert_close(reduce_streams(X, "sum"), 4 * x)
+    offsets = torch.randn(4, DIM)
+    torch.testing.assert_close(expand_streams(x, 4, offsets) - X, offsets.expand(3, 4, DIM))
+
+
+# Starts
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_after_one_step_every_mixer_has_moved(name):
+    modules = nn.Sequential(*(layer(name, layer=k) for k in range(3)))
+    optimizer = torch.optim.SGD(modules.parameters(), lr=1.0)
+    before = [module.matrices(streams())[0].detach() for module in modules]
+    modules(streams()).square().mean().backward()
+    optimizer.step()
+    for module, old in zip(modules, before, strict=True):
+        assert (module.matrices(streams())[0] - old).abs().max() > 1e-6
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_copies_give_the_first_mixer_no_gradient(name):
+    if name == "hc":
+        pytest.skip("its rows need not sum to 1")
+    module = layer(name)
+    X = expand_streams(streams()[..., 0, :], 4)
+    module(X).square().mean().backward()
+    g = module.mixer.num_parameters
+    assert module.bias.grad[:g].abs().max() < 1e-7
+    assert module.bias.grad[g:].abs().max() > 1e-4
+
+
+# Precision
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "hc"])
+def test_rows_sum_to_one_under_autocast(name):
+    module = shaken(layer(name))
+    with torch.autocast("cpu", torch.bfloat16):
+        H_res, _, _ = module.matrices(streams())
+        out = module(streams())
+    assert H_res.dtype == torch.float32
+    assert (H_res.sum(-1) - 1).abs().max() < 1e-5
+    assert out.dtype == torch.float32
+
+
+def test_the_product_with_the_streams_is_not_narrowed():
+    # With equal streams and no branch nothing may change, however the mixer turns.
+    module = shaken(layer(branch=nn.Linear(DIM, DIM, bias=False)))
+    nn.init.zeros_(module.branch.weight)
+    X = expand_streams(streams()[..., 0, :], 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(module(X), X.clone(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_streams_come_out_as_they_went_in(dtype):
+    module = layer().to(dtype)
+    assert module(streams(dtype=dtype)).dtype == dtype
+
+
+# Tools
+
+
+@pytest.mark.parametrize("name", ["go-mhc", "mhc-lite"])
+def test_gradients_are_those_of_finite_differences(name):
+    module = shaken(layer(name, d=2)).double()
+    X = streams(d=2, batch=(2,), dtype=torch.float64).requires_grad_()
+    parameters = dict(module.named_parameters())
+
+    def run(X, *weights):
+        return torch.func.functional_call(module, dict(zip(parameters, weights, strict=True)), X)
+
+    assert torch.autograd.gradcheck(run, (X, *parameters.values()))
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_compiles_without_graph_breaks(name):
+    module = shaken(layer(name))
+    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(streams()), module(streams()))
+
+
+def test_activation_checkpointing_changes_nothing():
+    module, other = shaken(layer()), None
+    other = copy.deepcopy(module)
+    X, Y = streams().requires_grad_(), streams().requires_grad_()
+    module(X).square().sum().backward()
+    checkpoint(other, Y, use_reentrant=False).square().sum().backward()
+    assert torch.equal(X.grad, Y.grad)
+    for weight, same in zip(module.parameters(), other.parameters(), strict=True):
+        assert torch.equal(weight.grad, same.grad)
+
+
+def test_it_goes_around_a_plain_block():
+    # The conversion that use-it.md shows.
+    attention = nn.Sequential(nn.LayerNorm(DIM), nn.Linear(DIM, DIM))
+    module = HyperConnection(DIM, attention, make_mixer("go-mhc", d=4))
+    x = torch.randn(2, 7, DIM)
+    assert reduce_streams(module(expand_streams(x, 4))).shape == x.shape
+    assert F.mse_loss(module(expand_streams(x, 4)), expand_streams(x, 4)) > 0
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: layer()(torch.randn(2, 3, DIM)), "expected streams"),
+        (lambda: layer(layer=-1), "layer >= 0"),
+        (lambda: HyperConnection(0, nn.Identity(), make_mixer("mhc", 2)), "dim >= 1"),
+        (lambda: expand_streams(torch.randn(3, DIM), 0), "d >= 1"),
+        (lambda: expand_streams(torch.randn(3, DIM), 4, torch.randn(3, DIM)), "expected offsets"),
+    ],
+)
+def test_bad_input(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()

@@ -1,0 +1,172 @@
+"""Corpora: what is in them, and every way in which a text can be no text."""
+
+import builtins
+import hashlib
+import urllib.request
+
+import pytest
+import torch
+
+from gomhc.lm import data
+from gomhc.lm.stories import log_probabilities, vocabulary
+
+SONG = "row, row, row your boat, gently down the stream — merrily, life is but a dream.\n" * 60
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GOMHC_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def song(tmp_path):
+    path = tmp_path / "song.txt"
+    path.write_text(SONG, encoding="utf-8")
+    return path
+
+
+def test_the_floor_of_the_stories_is_what_their_words_cost():
+    corpus = data.stories(block=64, train=5000, windows=8)
+    words = vocabulary()
+    for window, cost in zip(corpus.windows, corpus.cost, strict=True):
+        exact = -log_probabilities([words[token] for token in window])
+        assert exact[0] == 0
+        torch.testing.assert_close(cost, torch.from_numpy(exact[1:]))
+    assert corpus.floor == pytest.approx(corpus.cost.mean().item())
+
+
+def test_windows_begin_with_a_story_and_do_not_overlap():
+    corpus = data.stories(block=100, train=5000, windows=40)
+    assert corpus.windows.shape == (40, 101)
+    assert (corpus.windows[:, 0] == 0).all()
+    assert len(corpus.windows.unique(dim=0)) == 40
+
+
+def test_the_windows_are_the_same_for_every_seed():
+    one, other = (data.stories(block=32, train=1000, windows=4, seed=k) for k in (0, 1))
+    assert torch.equal(one.windows, other.windows)
+    assert not torch.equal(one.train, other.train)
+
+
+def test_batches_depend_on_seed_and_step_alone():
+    corpus = data.stories(block=32, train=1000, windows=4)
+    x, y = corpus.batch(7, 5, seed=1)
+    assert x.shape == y.shape == (5, 32)
+    assert torch.equal(x[:, 1:], y[:, :-1])
+    assert all(torch.equal(a, b) for a, b in zip((x, y), corpus.batch(7, 5, seed=1), strict=True))
+    assert not torch.equal(x, corpus.batch(8, 5, seed=1)[0])
+    assert not torch.equal(x, corpus.batch(7, 5, seed=2)[0])
+
+
+@pytest.mark.parametrize("level", ["characters", "bpe"])
+def test_a_file_comes_back_whole(song, level):
+    corpus = data.text(song, block=16, level=level, vocabulary=300)
+    train = corpus.decode(corpus.train.tolist())
+    assert SONG.startswith(train)
+    assert len(train) == round(0.9 * len(SONG))
+    assert corpus.decode(corpus.windows[-1].tolist()) in SONG
+    assert corpus.floor is None
+
+
+def test_bpe_is_trained_once(song, monkeypatch):
+    import tokenizers
+
+    first = data.text(song, block=8, level="bpe", vocabulary=300)
+    monkeypatch.setattr(tokenizers, "ByteLevelBPETokenizer", None)
+    again = data.text(song, block=8, level="bpe", vocabulary=300)
+    assert torch.equal(first.train, again.train)
+    with pytest.raises(TypeError):  # another vocabulary is another tokenizer
+        data.text(song, block=8, level="bpe", vocabulary=301)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "expected text in song.txt, got none"),
+        (b"ab\xff" * 100, "expected UTF-8 .* got byte 0xff at position 2"),
+        (b"short", "expected at least 17 tokens to train on in song.txt, got 4"),
+        (b"a little longer than short", "expected at least 17 tokens to evaluate on"),
+    ],
+)
+def test_files_that_are_no_text(song, content, message):
+    song.write_bytes(content)
+    with pytest.raises(ValueError, match=message):
+        data.text(song, block=16)
+
+
+def test_a_file_that_is_not_there(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"expected a text file at .*none.txt"):
+        data.text(tmp_path / "none.txt")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"level": "words"}, "'characters' or 'bpe', got 'words'"),
+        ({"held_out": 1.0}, "held_out in"),
+        ({"windows": 0}, "block and windows >= 1"),
+    ],
+)
+def test_bad_options(song, options, message):
+    with pytest.raises(ValueError, match=message):
+        data.text(song, block=16, **options)
+
+
+def test_bad_options_of_stories():
+    with pytest.raises(ValueError, match="at least 129 tokens to train on, got 100"):
+        data.stories(train=100)
+    with pytest.raises(ValueError, match="seed in"):
+        data.stories(seed=-1)
+
+
+# Tiny Shakespeare
+
+
+@pytest.fixture
+def shakespeare(song, monkeypatch):
+    """The song stands in for the real text, whose hash is checked in the same way."""
+    monkeypatch.setattr(data, "SHAKESPEARE_SHA256", hashlib.sha256(song.read_bytes()).hexdigest())
+    monkeypatch.setattr(data, "SHAKESPEARE_URL", song.as_uri())
+    return song
+
+
+def test_shakespeare_from_a_copy_and_by_download(shakespeare):
+    copy = data.tiny_shakespeare(shakespeare, block=16)
+    downloaded = data.tiny_shakespeare(block=16)
+    assert torch.equal(copy.train, downloaded.train)
+    shakespeare.unlink()
+    assert torch.equal(data.tiny_shakespeare(block=16).train, copy.train)  # from the cache
+
+
+def test_a_wrong_text_is_refused_and_not_kept(shakespeare):
+    shakespeare.write_text("another text")
+    with pytest.raises(ValueError, match="expected the SHA-256"):
+        data.tiny_shakespeare(shakespeare)
+    with pytest.raises(ValueError, match="expected the SHA-256"):
+        data.tiny_shakespeare()
+    assert list(data.cache().iterdir()) == []
+
+
+def test_without_a_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError("no route")
+
+    monkeypatch.setattr(urllib.request, "urlopen", refuse)
+    with pytest.raises(ConnectionError, match="no route. Without a network give the path"):
+        data.tiny_shakespeare()
+    assert list(data.cache().iterdir()) == []
+
+
+def test_without_its_packages(song, monkeypatch):
+    real = builtins.__import__
+
+    def refuse(name, *args, **kwargs):
+        if name in ("tokenizers", "datasets"):
+            raise ImportError(name)
+        return real(name, *args, **kwargs)
+
+    monkeypatch.setattr(builtins, "__import__", refuse)
+    with pytest.raises(ImportError, match=r"gomhc\[lm\]"):
+        data.text(song, level="bpe")
+    with pytest.raises(ImportError, match=r"gomhc\[tinystories\]"):
+        data.tiny_stories()

@@ -1,0 +1,164 @@
+"""The GPT: its sizes, its causality, its start, and what the report says of its streams."""
+
+import math
+
+import pytest
+import torch
+
+from gomhc import MIXERS
+from gomhc.lm import data
+from gomhc.lm.model import GPT, PRESETS, RESIDUAL, preset
+from gomhc.lm.report import stream_report
+from gomhc.maps import marginal_error
+
+ARMS = [RESIDUAL, *MIXERS]
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return data.stories(block=64, train=5000, windows=4)
+
+
+def nano(mixer, seed=0, **changes):
+    return GPT(preset("nano", mixer=mixer, **changes), seed)
+
+
+@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("mixer", ARMS)
+def test_parameters_by_the_formula(name, mixer):
+    config = preset(name, mixer=mixer)
+    C, d = config.width, config.d
+    with torch.device("meta"):
+        found = GPT(config).num_parameters()
+    plain = (config.vocabulary + config.block) * C + config.layers * (12 * C * C + 2 * C) + C
+    made = config.make_mixer()
+    if made is None:
+        assert found == plain
+    else:
+        g = made.num_parameters
+        each = (d * C + 1) * g + 2 * d * d * C + 2 * d + 3
+        assert found == plain + 2 * config.layers * each + d * C
+
+
+@pytest.mark.parametrize("mixer", ARMS)
+def test_no_token_sees_the_ones_after_it(mixer, corpus):
+    model = nano(mixer).eval()
+    tokens = corpus.windows[:2, :40]
+    changed = tokens.clone()
+    changed[:, 20:] = (changed[:, 20:] + 1) % 460
+    before, after = model(tokens)[0], model(changed)[0]
+    torch.testing.assert_close(before[:, :20], after[:, :20])
+    assert not torch.allclose(before[:, 20], after[:, 20])
+
+
+def test_arms_of_one_seed_start_from_the_same_weights():
+    plain = dict(nano(RESIDUAL).named_parameters())
+    for mixer in MIXERS:
+        weights = dict(nano(mixer).named_parameters())
+        for name, weight in plain.items():
+            assert torch.equal(weights[name], weight), (mixer, name)
+    assert not torch.equal(
+        dict(nano(RESIDUAL, 1).named_parameters())["tokens.weight"], plain["tokens.weight"]
+    )
+
+
+@pytest.mark.parametrize("mixer", ARMS)
+def test_a_fresh_model_knows_nothing(mixer, corpus):
+    windows = corpus.windows
+    _, loss = nano(mixer)(windows[:, :-1], windows[:, 1:])
+    assert loss.item() == pytest.approx(math.log(460), abs=0.1)
+
+
+@pytest.mark.parametrize("mixer", [name for name in MIXERS if name != "identity"])
+def test_every_mixer_moves_in_the_first_step(mixer, corpus):
+    model = nano(mixer)
+    before = stream_report(model, corpus.windows).mixing
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    model(corpus.windows[:, :-1], corpus.windows[:, 1:])[1].backward()
+    optimizer.step()
+    after = stream_report(model, corpus.windows).mixing
+    assert ((after - before).abs().amax((1, 2)) > 1e-4).all()
+
+
+def test_a_dead_start_stays_dead(corpus):
+    model = nano("go-mhc")
+    with torch.no_grad():
+        for connection in model.connections:
+            connection.bias[: connection.mixer.num_parameters] = 0
+    model(corpus.windows[:, :-1], corpus.windows[:, 1:])[1].backward()
+    for connection in model.connections:
+        g = connection.mixer.num_parameters
+        assert connection.weight.grad[:g].abs().max() == 0
+        assert connection.bias.grad[:g].abs().max() == 0
+
+
+@pytest.mark.parametrize("mixer", ARMS)
+def test_compiles_without_graph_breaks(mixer, corpus):
+    model = nano(mixer, layers=1).eval()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    tokens = corpus.windows[:1, :8]
+    torch.testing.assert_close(compiled(tokens)[0], model(tokens)[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"mixer": "kromhd"}, "expected a mixer out of residual, .*; got 'kromhd'"),
+        ({"heads": 3}, "heads to divide width 64, got 3"),
+        ({"dropout": 1.0}, "dropout in"),
+        ({"layers": 0}, "layers >= 1, got 0"),
+    ],
+)
+def test_bad_configurations(changes, message):
+    with pytest.raises(ValueError, match=message):
+        preset("nano", **changes)
+
+
+def test_bad_presets_and_texts():
+    with pytest.raises(ValueError, match="one of nano, small, paper-30m; got 'huge'"):
+        preset("huge")
+    with pytest.raises(ValueError, match="up to 64 tokens, got 65"):
+        nano(RESIDUAL)(torch.zeros(1, 65, dtype=torch.long))
+
+
+# The report
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_the_report_of_a_model(mixer, corpus):
+    model = nano(mixer)
+    connections = list(model.connections)
+    found = stream_report(model, corpus.windows)
+    assert found.mixing.shape == (4, 4, 4)
+    assert list(model.connections) == connections
+    assert all(c.mixer is connections[0].mixer for c in connections)
+    exact = connections[0].mixer.exact
+    if exact:
+        assert (marginal_error(found.mixing) < 1e-5).all()
+        torch.testing.assert_close(found.gain_forward, torch.ones(4))
+        torch.testing.assert_close(found.gain_backward, torch.ones(4))
+    assert (found.effective >= 1 - 1e-5).all() and (found.effective <= 4 + 1e-5).all()
+    assert (found.dominance >= 0.25 - 1e-5).all() and (found.dominance <= 1).all()
+    _, loss = model(corpus.windows[:, :-1], corpus.windows[:, 1:])
+    assert found.loss == pytest.approx(loss.item())
+    if mixer == "identity":
+        assert found.distance.max() == 0 and found.change["all as I"] == 0
+        assert found.difference == pytest.approx([1.0] * 4)
+
+
+def test_replacing_by_the_identity_gives_the_loss_of_the_identity_arm(corpus):
+    model, twin = nano("go-mhc"), nano("identity")
+    with torch.no_grad():
+        for one, other in zip(model.connections, twin.connections, strict=True):
+            one.bias[: one.mixer.num_parameters] = 0.3
+            other.bias.copy_(one.bias[one.mixer.num_parameters :])
+        twin.offsets.copy_(model.offsets)
+    found = stream_report(model, corpus.windows)
+    _, loss = twin(corpus.windows[:, :-1], corpus.windows[:, 1:])
+    assert found.loss + found.change["all as I"] == pytest.approx(loss.item(), abs=1e-6)
+    assert abs(found.change["all as I"]) > 1e-6
+
+
+def test_the_plain_residual_has_no_streams(corpus):
+    with pytest.raises(ValueError, match="got one with a plain residual"):
+        stream_report(nano(RESIDUAL), corpus.windows)

@@ -1,0 +1,287 @@
+"""The trainer: its steps by hand, runs that are killed, several processes, and what goes wrong."""
+
+import json
+import math
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from gomhc.lm import data
+from gomhc.lm.model import GPT, preset
+from gomhc.lm.train import (
+    NonFiniteError,
+    TrainConfig,
+    evaluate,
+    first_non_finite,
+    learning_rate,
+    main,
+    train,
+)
+
+KILLS = 20
+TINY = {"width": 32, "block": 16, "layers": 1}
+
+
+@pytest.fixture(scope="module")
+def corpus():
+    return data.stories(block=16, train=4000, windows=8)
+
+
+def config(mixer="go-mhc", dropout=0.0, **changes):
+    model = preset("nano", mixer=mixer, dropout=dropout, **TINY)
+    settings = {"steps": 12, "batch": 4, "warmup": 3, "evaluate_every": 6} | changes
+    return TrainConfig(model, **settings)
+
+
+def test_the_first_steps_by_hand(corpus):
+    plan = config(steps=3, clip=0.1)
+    _, seen = train(plan, corpus)
+    model = GPT(plan.model)
+    m, v = {}, {}
+    for step in range(3):
+        tokens, targets = corpus.batch(step, 4, plan.seed)
+        logits, _ = model(tokens)
+        loss = F.cross_entropy(logits.flatten(0, 1), targets.flatten())
+        names, weights = zip(*model.named_parameters(), strict=True)
+        gradients = torch.autograd.grad(loss, weights)
+        norm = math.sqrt(sum(g.square().sum().item() for g in gradients))
+        assert seen.loss[step] == pytest.approx(loss.item(), rel=1e-5)
+        assert seen.gradient[step] == pytest.approx(norm, rel=1e-4)
+        rate = 3e-3 * (step + 1) / 3
+        with torch.no_grad():
+            for name, weight, g in zip(names, weights, gradients, strict=True):
+                g = g * min(1, 0.1 / norm)
+                m[name] = 0.9 * m.get(name, 0) + 0.1 * g
+                v[name] = 0.95 * v.get(name, 0) + 0.05 * g * g
+                if weight.ndim >= 2:
+                    weight.mul_(1 - rate * 0.1)
+                root = (v[name] / (1 - 0.95 ** (step + 1))).sqrt() + 1e-8
+                weight.sub_(rate * m[name] / (1 - 0.9 ** (step + 1)) / root)
+
+
+def test_learning_rates():
+    plan = config(steps=103, warmup=3, learning_rate=0.1, final=0.1)
+    rates = [learning_rate(plan, step) for step in range(103)]
+    assert rates[:4] == pytest.approx([0.1 / 3, 0.2 / 3, 0.1, 0.1])
+    assert rates[53] == pytest.approx(0.055)  # half of the cosine
+    assert rates[-1] == pytest.approx(0.01, rel=0.01)
+    assert rates[3:] == sorted(rates[3:], reverse=True)
+
+
+def test_accumulation_is_the_same_batch_in_parts(corpus):
+    _, whole = train(config(steps=5), corpus)
+    _, parts = train(config(steps=5, accumulation=4), corpus)
+    assert parts.loss == pytest.approx(whole.loss, rel=1e-4)
+
+
+def test_it_learns(corpus):
+    model, seen = train(config(steps=150, batch=8, learning_rate=1e-2), corpus)
+    assert seen.evaluations[-1][1] < seen.loss[0] - 1.5
+    assert seen.evaluations[-1][1] > corpus.floor
+    assert seen.evaluations[-1] == (150, pytest.approx(evaluate(model, corpus)))
+
+
+def test_evaluation_is_the_mean_over_the_windows(corpus):
+    model = GPT(preset("nano", dropout=0.5, **TINY))
+    model.eval()
+    one_by_one = [model(w[None, :-1], w[None, 1:])[1].item() for w in corpus.windows]
+    model.train()
+    assert evaluate(model, corpus, batch=3) == pytest.approx(sum(one_by_one) / 8, rel=1e-5)
+    assert model.training
+
+
+# Runs that are stopped
+
+
+def test_a_run_in_two_parts_is_one_run_to_the_bit(corpus, tmp_path):
+    plan = config(dropout=0.1, checkpoint_every=5)
+    model, seen = train(plan, corpus)
+    asked = iter([False] * 7 + [True])
+    train(plan, corpus, out=tmp_path, stop=lambda: next(asked))
+    assert json.loads((tmp_path / "state.json").read_text())["progress"]["step"] == 7
+    again, resumed = train(plan, corpus, out=tmp_path)
+    assert resumed.loss == seen.loss
+    assert resumed.gradient == seen.gradient
+    assert resumed.evaluations == seen.evaluations
+    for weight, same in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(weight, same)
+
+
+def test_a_finished_run_is_not_run_again(corpus, tmp_path):
+    _, seen = train(config(), corpus, out=tmp_path)
+    _, again = train(config(), corpus, out=tmp_path, stop=pytest.fail)
+    assert again == seen
+
+
+def test_another_configuration_is_refused(corpus, tmp_path):
+    train(config(), corpus, out=tmp_path)
+    with pytest.raises(ValueError, match="got another learning_rate, seed"):
+        train(config(seed=1, learning_rate=1e-4), corpus, out=tmp_path)
+
+
+# A process that forks runs and kills them at random moments, so that torch is imported once.
+KILLER = """
+import os, random, signal, sys, time
+from pathlib import Path
+import torch
+from gomhc.lm import data
+from gomhc.lm.model import preset
+from gomhc.lm.train import TrainConfig, train
+
+torch.set_num_threads(1)
+model = preset("nano", mixer="go-mhc", dropout=0.1, width=32, block=16, layers=1)
+plan = TrainConfig(model, steps=60, batch=4, warmup=3, evaluate_every=20, checkpoint_every=1)
+corpus = data.stories(block=16, train=4000, windows=8)
+source = random.Random(0)
+kills, runs = 0, 0
+while kills < int(sys.argv[2]):
+    runs += 1
+    folder = Path(sys.argv[1]) / str(runs)
+    while True:
+        child = os.fork()
+        if child == 0:
+            train(plan, corpus, device="cpu", out=folder)
+            os._exit(0)
+        time.sleep(source.uniform(0.0, 0.6))
+        os.kill(child, signal.SIGKILL)  # not reaped yet, so the number is still the child's
+        _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+        kills += 1
+print(kills)
+"""
+
+
+def test_runs_killed_at_random_give_the_losses_of_one_that_was_not(corpus, tmp_path):
+    plan = config(dropout=0.1, steps=60, evaluate_every=20, checkpoint_every=1)
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        _, seen = train(plan, corpus, device="cpu")
+    finally:
+        torch.set_num_threads(threads)
+    answer = subprocess.run(
+        [sys.executable, "-c", KILLER, str(tmp_path), str(KILLS)],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    assert int(answer.stdout) >= KILLS
+    folders = list(tmp_path.iterdir())
+    assert folders
+    for folder in folders:
+        progress = json.loads((folder / "state.json").read_text())["progress"]
+        assert progress["loss"] == seen.loss
+        assert progress["gradient"] == seen.gradient
+        assert progress["evaluations"] == [list(pair) for pair in seen.evaluations]
+        names = sorted(path.name for path in folder.glob("*.safetensors"))
+        assert names == ["step-00000060.safetensors"]
+
+
+# Several processes
+
+WORKER = """
+import json, sys
+from gomhc.lm import data
+from gomhc.lm.model import preset
+from gomhc.lm.train import TrainConfig, train
+
+model = preset("nano", mixer=sys.argv[2], width=32, block=16, layers=1)
+plan = TrainConfig(model, steps=8, batch=8, accumulation=2, warmup=2, evaluate_every=4)
+corpus = data.stories(block=16, train=4000, windows=8)
+_, seen = train(plan, corpus, device="cpu", out=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize("mixer", ["residual", "go-mhc"])
+def test_two_processes_give_the_losses_of_one(corpus, tmp_path, mixer):
+    script = tmp_path / "worker.py"
+    script.write_text(WORKER)
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    subprocess.run(
+        [*launch, "--master-port", "0", "--standalone", script, tmp_path / "out", mixer],
+        check=True,
+        capture_output=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    together = json.loads((tmp_path / "out" / "state.json").read_text())["progress"]
+    plan = config(mixer, steps=8, batch=8, accumulation=2, warmup=2, evaluate_every=4)
+    _, alone = train(plan, corpus, device="cpu")
+    assert together["loss"] == pytest.approx(alone.loss, rel=1e-5)
+    assert together["gradient"] == pytest.approx(alone.gradient, rel=1e-4)
+    assert together["evaluations"][-1][1] == pytest.approx(alone.evaluations[-1][1], rel=1e-5)
+
+
+# What goes wrong
+
+
+def test_a_loss_that_is_not_finite_is_reported_with_its_place(corpus, monkeypatch):
+    def poisoned(self, seed=0):
+        start(self, seed)
+        with torch.no_grad():
+            self.connections[1].branch.up.weight[0, 0] = math.inf
+
+    start = GPT._start
+    monkeypatch.setattr(GPT, "_start", poisoned)
+    with pytest.raises(NonFiniteError, match=r"in step 0, .* weight connections.1.branch.up"):
+        train(config(), corpus)
+
+
+def test_the_place_where_an_output_overflows(corpus):
+    model = GPT(config().model)
+    with torch.no_grad():
+        model.connections[1].branch.out.weight.fill_(1e38)
+    tokens, targets = corpus.batch(0, 2)
+    place = first_non_finite(model, tokens, targets, False)
+    assert place == "the output of connections.1.branch.out (Linear)"
+
+
+def test_a_corpus_that_does_not_fit(corpus):
+    plan = TrainConfig(preset("nano", vocabulary=100, **TINY))
+    with pytest.raises(ValueError, match="up to 100 tokens .* got 460 and 16"):
+        train(plan, corpus)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"steps": 0}, "steps >= 1"),
+        ({"batch": 4, "accumulation": 3}, "accumulation to divide batch 4, got 3"),
+        ({"warmup": 13}, r"warmup in \[0, steps = 12\]"),
+        ({"learning_rate": 0.0}, "positive learning_rate"),
+        ({"precision": "int8"}, "precision auto"),
+    ],
+)
+def test_bad_plans(changes, message):
+    with pytest.raises(ValueError, match=message):
+        config(**changes)
+
+
+# The command
+
+
+def test_the_command(tmp_path, capsys):
+    arguments = ["--preset", "nano", "--mixer", "go-mhc", "--streams", "3", "--block-size-s", "1"]
+    assert main([*arguments, "--steps", "2", "--warmup", "0", "--out", str(tmp_path)]) == 0
+    assert "evaluation loss" in capsys.readouterr().out
+    assert (tmp_path / "state.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "nowhere.txt"], "expected a text file at nowhere.txt"),
+        (["--mixer", "kromhc", "--streams", "3"], "kromhc"),
+    ],
+)
+def test_the_command_says_what_is_wrong(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 1
+    assert message in capsys.readouterr().err
