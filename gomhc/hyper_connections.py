@@ -7,8 +7,8 @@ Note [Starts]
     layers read and write the streams unevenly, layer l preferring stream l mod d.
 
 Note [Precision]
-    Under autocast the generators' matrix product runs in the narrow dtype, as any linear layer. What
-    comes after it does not: θ is put together and mapped in float32, and the product with the
+    Under autocast the generators' matrix product runs in the narrow dtype, as any linear layer.
+    What comes after it does not: θ is put together and mapped in float32, and the product with the
     streams is taken there too. bfloat16 would round the entries of H_res to three digits, and its
     row sums with them.
 """
@@ -25,7 +25,6 @@ from gomhc.mixers.base import Mixer, check_positive
 __all__ = ["HyperConnection", "expand_streams", "reduce_streams"]
 
 ALPHA = 0.01  # start of the three gates of the dynamic parts
-PREFERENCE = 1.0  # start of b_pre and b_post: +1 for one stream, −1 for the others
 
 
 def expand_streams(
@@ -73,6 +72,13 @@ def reduce_streams(
     if how == "sum":
         return X.sum(-2)
     raise ValueError(f"expected how as 'mean' or 'sum', got {how!r}")
+
+
+def preference(d: int, layer: int) -> Float[Tensor, " d"]:
+    """Start of b_pre and b_post: 1 for stream `layer` mod d, −1 for the others."""
+    start = -torch.ones(d)
+    start[layer % d] = 1.0
+    return start
 
 
 class HyperConnection(nn.Module):
@@ -134,8 +140,7 @@ class HyperConnection(nn.Module):
         self.branch, self.mixer = branch, mixer
         width = d * dim if inputs == "all" else dim
         self.weight = nn.Parameter(torch.zeros(g + 2 * d, width))
-        preferred = torch.full((d,), -PREFERENCE)
-        preferred[layer % d] = PREFERENCE
+        preferred = preference(d, layer)
         theta = mixer.initial_theta(generator, off_diagonal_mass)
         self.bias = nn.Parameter(torch.cat([theta, preferred, preferred]))
         self.alpha = nn.Parameter(torch.full((3,), ALPHA))
@@ -143,7 +148,7 @@ class HyperConnection(nn.Module):
     def matrices(
         self, X: Float[Tensor, "*batch d C"]
     ) -> tuple[Float[Tensor, "*batch d d"], Float[Tensor, "*batch d"], Float[Tensor, "*batch d"]]:
-        """H_res (..., d, d), H_pre (..., d) and H_post (..., d) of every token, in float32 or wider.
+        """H_res (..., d, d), H_pre and H_post (..., d) of every token, in float32 or wider.
 
         Raises:
             ValueError: if X is not (..., d, C).

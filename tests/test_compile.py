@@ -32,3 +32,28 @@ def test_compiles_without_a_graph_break(name, backend):
     command = [sys.executable, "-c", SCRIPT, name, backend]
     result = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert result.stdout == "compiled\n", result.stderr
+
+
+MODEL = """
+import torch
+from gomhc import MIXERS
+from gomhc.lm.model import GPT, preset
+tokens = torch.randint(460, (2, 8), generator=torch.Generator().manual_seed(1))
+for mixer in ["residual", *MIXERS]:
+    model = GPT(preset("nano", mixer=mixer, layers=1))
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    loss, expected = compiled(tokens, tokens)[1], model(tokens, tokens)[1]
+    torch.testing.assert_close(loss, expected)
+    weights = list(model.parameters())
+    found = torch.autograd.grad(loss, weights)
+    for gradient, other in zip(found, torch.autograd.grad(expected, weights)):
+        torch.testing.assert_close(gradient, other)
+    torch._dynamo.reset()
+print("compiled")
+"""
+
+
+def test_a_model_compiles_without_a_graph_break():
+    command = [sys.executable, "-c", MODEL]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert result.stdout == "compiled\n", result.stderr

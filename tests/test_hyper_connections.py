@@ -111,11 +111,11 @@ def test_after_one_step_every_mixer_has_moved(name):
 def test_copies_give_the_first_mixer_no_gradient(name):
     if name == "hc":
         pytest.skip("its rows need not sum to 1")
-    module = layer(name)
-    X = expand_streams(streams()[..., 0, :], 4)
+    module = layer(name).double()
+    X = expand_streams(streams(dtype=torch.float64)[..., 0, :], 4)
     module(X).square().mean().backward()
     g = module.mixer.num_parameters
-    assert module.bias.grad[:g].abs().max() < 1e-7
+    assert module.bias.grad[:g].abs().max() < 1e-14
     assert module.bias.grad[g:].abs().max() > 1e-4
 
 
@@ -161,13 +161,6 @@ def test_gradients_are_those_of_finite_differences(name):
         return torch.func.functional_call(module, dict(zip(parameters, weights, strict=True)), X)
 
     assert torch.autograd.gradcheck(run, (X, *parameters.values()))
-
-
-@pytest.mark.parametrize("name", MIXERS)
-def test_compiles_without_graph_breaks(name):
-    module = shaken(layer(name))
-    compiled = torch.compile(module, fullgraph=True, backend="aot_eager")
-    torch.testing.assert_close(compiled(streams()), module(streams()))
 
 
 def test_activation_checkpointing_changes_nothing():

@@ -3,18 +3,28 @@
 Note [Paired starts]
     All weights but the hyper-connections' come from one generator, and these from another: models
     of the same seed that differ only in the mixer start from the same attention, MLP and embedding.
+
+Note [The last mixer]
+    Doubly stochastic matrices keep the mean of the streams, so where the streams are averaged or
+    summed at the end, the last H_res changes nothing: its θ has no gradient, now or ever. So by
+    default the end reads the streams as a branch does, by weights σ(b) of its own.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gomhc.hyper_connections import HyperConnection, expand_streams, reduce_streams
+from gomhc.hyper_connections import (
+    HyperConnection,
+    expand_streams,
+    preference,
+    reduce_streams,
+)
 from gomhc.mixers import MIXERS, Mixer, make_mixer
 
 __all__ = ["GPT", "PRESETS", "GPTConfig", "preset"]
@@ -42,6 +52,8 @@ class GPTConfig:
         off_diagonal_mass: of H_res at the start.
         offsets: spread of the offsets that make the streams different at the start. At 0 the
             streams begin as copies, and the first mixer has no gradient in the first step.
+        reduce: how one stream is made of d at the end: "read" by learned weights, "mean" or "sum"
+            (Note [The last mixer] in this module).
     """
 
     vocabulary: int
@@ -57,6 +69,7 @@ class GPTConfig:
     factors: tuple[int, ...] | None = None
     off_diagonal_mass: float = 0.01
     offsets: float = SPREAD
+    reduce: Literal["read", "mean", "sum"] = "read"
 
     def __post_init__(self) -> None:
         """Check the sizes; what only a mixer can check is checked when it is made."""
@@ -67,6 +80,8 @@ class GPTConfig:
             raise ValueError(f"expected heads to divide width {self.width}, got {self.heads}")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"expected dropout in [0, 1), got {self.dropout}")
+        if self.reduce not in ("read", "mean", "sum"):
+            raise ValueError(f"expected reduce as read, mean or sum; got {self.reduce!r}")
         if self.mixer != RESIDUAL and self.mixer not in MIXERS:
             names = ", ".join([RESIDUAL, *MIXERS])
             raise ValueError(f"expected a mixer out of {names}; got {self.mixer!r}")
@@ -156,7 +171,7 @@ class Residual(nn.Module):
 class GPT(nn.Module):
     """Embedding, 2 × layers connections (attention and MLP by turns), norm, tied head.
 
-    Streams are made after the embedding and averaged before the last norm.
+    Streams are made after the embedding and become one again before the last norm.
 
     Source: GPT-2; sizes of "paper-30m": the go-mHC release; hyper-connections: `HyperConnection`.
     """
@@ -193,10 +208,12 @@ class GPT(nn.Module):
             for layer, branch in enumerate(branches)
         )
         self.norm = nn.LayerNorm(config.width, bias=False)
-        self.offsets = None
+        self.offsets = self.read = None
         if mixer is not None:
             spread = config.offsets * torch.randn(config.d, config.width, generator=own)
             self.offsets = nn.Parameter(spread)
+            if config.reduce == "read":
+                self.read = nn.Parameter(preference(config.d, len(branches)))
         self._start(torch.Generator().manual_seed(seed))
 
     @torch.no_grad()
@@ -234,8 +251,10 @@ class GPT(nn.Module):
             x = expand_streams(x, self.config.d, self.offsets)
         for connection in self.connections:
             x = connection(x)
-        if self.offsets is not None:
-            x = reduce_streams(x)
+        if self.read is not None:
+            x = torch.einsum("d,btdc->btc", self.read.sigmoid(), x)
+        elif self.offsets is not None:
+            x = reduce_streams(x, "sum" if self.config.reduce == "sum" else "mean")
         logits = F.linear(self.norm(x), self.tokens.weight)
         if targets is None:
             return logits, None

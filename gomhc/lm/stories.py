@@ -7,11 +7,11 @@ made it is exact: the floor that no model beats on average.
 Note [Grammar]
     A template is a line of words. `?animal` draws a word from the table `animal` and remembers it;
     `?friend:name` draws from `name` and remembers it as `friend`; what is remembered from a table
-    is not drawn from it again in this story. `$animal` says it again, `$animal.food` another column
-    of its row: these have probability 1, for a reader who remembers. `@body` goes on with one of
-    the templates of `CHOICES["body"]`. Templates of one choice begin with different words, and so do
-    the rows of a table; so the words before any place decide what was drawn, and the probability
-    of the next word is that of one draw.
+    is not drawn from it again until it is replaced. `$animal` says it again, `$animal.food` another
+    column of its row: these have probability 1, for a reader who remembers. `@body` goes on with
+    one of the templates of `CHOICES["body"]`. Templates of one choice begin with different words,
+    and so do the rows of a table; so the words before any place decide what was drawn, and the
+    probability of the next word is that of one draw.
 
 Note [Weights]
     The k-th of n rows or templates has a weight of 1 / (k + 3), k = 1..n, so that some words are
@@ -70,7 +70,7 @@ TABLES: dict[str, tuple[str, str]] = {
         """park swings, beach shells, river stones, hill clouds, market apples, school desks,
         farm tractors, castle towers, bridge ships, library shelves, station trains, zoo tigers,
         island palms, mountain eagles, village chimneys, harbor nets, bakery cakes, museum statues,
-        theater curtains, mill sacks, well frogs, orchard plums, lighthouse waves, cellar barrels""",
+        theater curtains, mill sacks, well frogs, orchard plums, lighthouse waves, cellar wine""",
     ),
     "weather": (
         "verb wear",
@@ -89,20 +89,20 @@ TABLES: dict[str, tuple[str, str]] = {
 }
 
 STORY = (
-    f"{BEGIN} one ?time , the ?size ?animal named ?name left the $animal.home . $name had one ?color ?thing "
-    "to $thing.use with . @body"
+    f"{BEGIN} one ?time , the ?size ?animal named ?name left the $animal.home . "
+    "$name had one ?color ?thing to $thing.use with . @body"
 )
 
 CHOICES: dict[str, Sequence[str]] = {
     "body": (
         "then $name met ?friend:name , the ?trait:size ?kind:animal . $friend $kind.sound ?way , "
         "@greeting @meeting @more",
-        "at the ?place , $name saw $place.sight . $name.pronoun counted ?number of them . @counting "
-        "@more",
+        "at the ?place , $name saw $place.sight . $name.pronoun counted ?number of them . "
+        "@counting @more",
         "soon the ?weather $weather.verb , so $name needed $name.possessive $weather.wear . "
         "@shelter @more",
-        "but $name felt ?feeling and $feeling.sign . all $name.pronoun wanted was a $feeling.cure . "
-        "@comfort @more",
+        "but $name felt ?feeling and $feeling.sign . all $name.pronoun wanted was a "
+        "$feeling.cure . @comfort @more",
         "next $name lost the $color $thing . @search @more",
     ),
     "greeting": (
@@ -111,13 +111,15 @@ CHOICES: dict[str, Sequence[str]] = {
     ),
     "meeting": (
         "they shared $animal.food and $kind.food .",
-        "now $friend liked the $color $thing , because it $thing.did for $friend.possessive friend .",
+        "now $friend liked the $color $thing , because it $thing.did for $friend.possessive "
+        "friend .",
         "both wanted to $thing.use . the $color $thing $thing.did for $name and for $friend .",
     ),
     "counting": (
         "exactly $number $place.sight were enough for one $time .",
         "how many $place.sight ? $number , said the $size $animal .",
-        "when $name went home to the $animal.home , all $number $place.sight stayed at the $place .",
+        "when $name went home to the $animal.home , all $number $place.sight stayed at the "
+        "$place .",
     ),
     "shelter": (
         "under the $weather.wear , $name ate $animal.food until the $weather was gone .",
