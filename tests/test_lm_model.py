@@ -92,15 +92,13 @@ def test_behind_a_mean_the_last_mixer_does_nothing(mixer, corpus):
 
 
 def test_a_dead_start_stays_dead(corpus):
-    model = nano("go-mhc")
-    with torch.no_grad():
-        for connection in model.connections:
-            connection.bias[: connection.mixer.num_parameters] = 0
+    model = nano("go-mhc", dead_start=True)
     model(corpus.windows[:, :-1], corpus.windows[:, 1:])[1].backward()
     for connection in model.connections:
         g = connection.mixer.num_parameters
         assert connection.weight.grad[:g].abs().max() == 0
         assert connection.bias.grad[:g].abs().max() == 0
+        assert connection.bias.grad[g:].abs().max() > 0
 
 
 @pytest.mark.parametrize(

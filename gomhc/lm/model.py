@@ -50,6 +50,7 @@ class GPTConfig:
         iterations: of mhc; its own if None.
         factors: of kromhc and kron-go; theirs if None.
         off_diagonal_mass: of H_res at the start.
+        dead_start: whether θ starts at 0 instead, where go-mhc has no gradient.
         offsets: spread of the offsets that make the streams different at the start. At 0 the
             streams begin as copies, and the first mixer has no gradient in the first step.
         reduce: how one stream is made of d at the end: "read" by learned weights, "mean" or "sum"
@@ -68,6 +69,7 @@ class GPTConfig:
     iterations: int | None = None
     factors: tuple[int, ...] | None = None
     off_diagonal_mass: float = 0.01
+    dead_start: bool = False
     offsets: float = SPREAD
     reduce: Literal["read", "mean", "sum"] = "read"
 
@@ -224,6 +226,8 @@ class GPT(nn.Module):
         for connection in self.connections:
             # So that the residual's size does not depend on the number of branches, as in GPT-2.
             connection.branch.out.weight.div_(len(self.connections) ** 0.5)
+            if self.config.dead_start and isinstance(connection, HyperConnection):
+                connection.bias[: connection.mixer.num_parameters] = 0
 
     def forward(
         self,
@@ -252,7 +256,7 @@ class GPT(nn.Module):
         for connection in self.connections:
             x = connection(x)
         if self.read is not None:
-            x = torch.einsum("d,btdc->btc", self.read.sigmoid(), x)
+            x = (self.read.sigmoid()[:, None] * x).sum(-2)
         elif self.offsets is not None:
             x = reduce_streams(x, "sum" if self.config.reduce == "sum" else "mean")
         logits = F.linear(self.norm(x), self.tokens.weight)

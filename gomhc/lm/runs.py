@@ -1,0 +1,329 @@
+"""The trainings that chapter 7 rests on: a queue of configurations, the most important first.
+
+    python -m gomhc.lm.runs --profile full --minutes 9 --out DIR
+
+Every finished training is one record, `lm/<profile>/<job>`. The command stops inside its time, in
+the middle of a training if need be, and goes on from there the next time.
+"""
+
+import argparse
+import functools
+import math
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Any, NamedTuple
+
+import torch
+
+from gomhc import records
+from gomhc.lm import data
+from gomhc.lm.model import GPT, RESIDUAL, preset
+from gomhc.lm.report import stream_report
+from gomhc.lm.train import Progress, TrainConfig, train
+from gomhc.studies.base import Outcome
+
+__all__ = ["ARMS", "Job", "Stopped", "queue", "run"]
+
+ARMS: dict[str, dict[str, Any]] = {
+    "residual": {"mixer": RESIDUAL},
+    "identity": {"mixer": "identity"},
+    "hc": {"mixer": "hc"},
+    "mhc": {"mixer": "mhc"},
+    "mhc-lite": {"mixer": "mhc-lite"},
+    "kromhc": {"mixer": "kromhc"},
+    "go-mhc s=1": {"mixer": "go-mhc", "s": 1},
+    "go-mhc s=2": {"mixer": "go-mhc", "s": 2},
+}
+SIZES: dict[str, dict[str, Any]] = {
+    # Of the models and trainings of a profile; `seeds` are paired over the arms.
+    "smoke": {
+        "model": {"preset": "nano", "block": 32, "width": 32},
+        "training": {"steps": 4, "batch": 2, "warmup": 1, "evaluate_every": 2},
+        "tokens": 2000,
+        "windows": 2,
+        "seeds": (0,),
+    },
+    "book": {
+        "model": {"preset": "nano"},
+        "training": {"steps": 200, "batch": 16, "evaluate_every": 20},
+        "tokens": 300_000,
+        "windows": 32,
+        "seeds": (0, 1, 2),
+    },
+    "full": {
+        "model": {"preset": "small"},
+        "training": {"steps": 1500, "batch": 64, "warmup": 100, "evaluate_every": 100},
+        "tokens": 15_000_000,
+        "windows": 256,
+        "seeds": (0, 1, 2),
+    },
+}
+POINTS = 200  # of a curve that a record keeps
+SAMPLE = 60  # words of a sample of text
+
+
+class Stopped(Exception):
+    """The time was up in the middle of a training; it goes on from its checkpoint."""
+
+
+class Job(NamedTuple):
+    """One training of the queue.
+
+    Attributes:
+        name: of its record.
+        config: arguments of `run`, plain JSON.
+    """
+
+    name: str
+    config: dict[str, Any]
+
+
+def queue(profile: str) -> list[Job]:
+    """The trainings of a profile, in the order in which they are worth having.
+
+    Args:
+        profile: "smoke", "book" or "full".
+
+    Returns:
+        Jobs: the arms at d = 4, seed by seed; learning rates; starts of b_res; d = 8; Tiny
+        Shakespeare; the authors' sizes.
+
+    Raises:
+        ValueError: if there is no such profile.
+    """
+    if profile not in SIZES:
+        raise ValueError(f"expected one of {', '.join(SIZES)}; got {profile!r}")
+    sizes = SIZES[profile]
+    shared = {
+        "model": sizes["model"],
+        "training": sizes["training"],
+        "corpus": {"kind": "stories", "train": sizes["tokens"], "windows": sizes["windows"]},
+    }
+
+    def job(what: str, arm: str, seed: int, model: Any = (), training: Any = ()) -> Job:
+        config = dict(shared)
+        config["model"] = shared["model"] | ARMS.get(arm, {}) | dict(model)
+        config["training"] = shared["training"] | {"seed": seed} | dict(training)
+        label = f"{arm}-{what}".replace(" s=", "-s").replace(".", "_")
+        return Job(f"lm/{profile}-{label}-seed{seed}", config)
+
+    jobs = [job("d4", arm, seed) for seed in sizes["seeds"] for arm in ARMS]
+    rates = {rate: {"learning_rate": rate} for rate in (1e-3, 1e-2)}
+    jobs += [
+        job(f"lr{rate:g}", arm, 0, training=change)
+        for rate, change in rates.items()
+        for arm in ARMS
+    ]
+    starts: dict[str, dict[str, Any]] = {
+        "dead": {"dead_start": True},
+        "mass0.001": {"off_diagonal_mass": 0.001},
+        "mass0.1": {"off_diagonal_mass": 0.1},
+    }
+    jobs += [
+        job(name, "go-mhc s=2", seed, change)
+        for seed in sizes["seeds"][:2]
+        for name, change in starts.items()
+    ]
+    wide = {
+        "identity": {},
+        "kromhc": {},
+        "go-mhc s=2": {},
+        "kron-go": {"mixer": "kron-go", "s": 2},
+    }
+    jobs += [
+        job("d8", arm, seed, {"d": 8} | change)
+        for seed in sizes["seeds"][:2]
+        for arm, change in wide.items()
+    ]
+    few = ("residual", "identity", "mhc", "kromhc", "go-mhc s=2")
+    letters = {"kind": "shakespeare", "windows": sizes["windows"]}
+    for arm in few:
+        made = job("shakespeare", arm, 0, {"dropout": 0.2})
+        jobs.append(Job(made.name, made.config | {"corpus": letters}))
+    if profile == "full":
+        large = {"preset": "paper-30m"}
+        training = {"steps": 300, "batch": 64, "learning_rate": 1e-3, "warmup": 30}
+        for arm in ("residual", "identity", "mhc", "mhc-lite", "kromhc", "go-mhc s=2"):
+            made = job("paper-30m", arm, 0, large, training)
+            jobs.append(made)
+    return jobs
+
+
+def run(
+    model: dict[str, Any],
+    training: dict[str, Any],
+    corpus: dict[str, Any],
+    *,
+    device: str = "auto",
+    shakespeare: Path | None = None,
+    out: Path | None = None,
+    stop: Callable[[], bool] = lambda: False,
+    progress: bool = False,
+) -> Outcome:
+    """One training, from configuration to findings.
+
+    Args:
+        model: `preset` and changes to it.
+        training: fields of `TrainConfig`.
+        corpus: `kind`, "stories" or "shakespeare", and options of its loader.
+        device: see `train`.
+        shakespeare: a copy of Tiny Shakespeare; downloaded if not given.
+        out: folder of checkpoints.
+        stop: see `train`.
+        progress: see `train`.
+
+    Returns:
+        metrics: `loss` on the windows at the end, its `floor` and what is `above` it (None where
+            there is no floor), `parameters`, `tokens_per_second`, `seconds`, `memory` (bytes, at
+            most, on a GPU; else None), `report` (a `StreamReport` as lists; None without streams)
+            and a `sample` of text.
+        series: `evaluations` (steps taken, loss, seconds); `loss` and `gradient` against the
+            steps taken, means over equal parts of the run.
+
+    Raises:
+        Stopped: if `stop` said so before the end.
+    """
+    changes = dict(model)
+    sizes = preset(changes.pop("preset"), **changes)
+    options = dict(corpus)
+    kind = options.pop("kind")
+    if kind == "stories":
+        text = data.stories(sizes.block, seed=training.get("seed", 0), **options)
+    elif kind == "shakespeare":
+        text = data.tiny_shakespeare(shakespeare, block=sizes.block, **options)
+    else:
+        raise ValueError(f"expected a corpus of kind stories or shakespeare, got {kind!r}")
+    config = TrainConfig(sizes, **training)
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    trained, seen = train(config, text, device=device, out=out, stop=stop, progress=progress)
+    if seen.step < config.steps:
+        raise Stopped(f"after {seen.step} of {config.steps} steps")
+    loss, floor = seen.evaluations[-1][1], text.floor
+    cuda = next(trained.parameters()).is_cuda
+    metrics = {
+        "loss": loss,
+        "floor": floor,
+        "above": None if floor is None else loss - floor,
+        "parameters": trained.num_parameters(),
+        "tokens_per_second": seen.tokens_per_second,
+        "seconds": seen.seconds[-1],
+        "memory": torch.cuda.max_memory_allocated() if cuda else None,
+        "report": _report(trained, text),
+        "sample": text.decode(continued(trained, text.windows[0, :8].tolist(), SAMPLE)),
+    }
+    return Outcome(metrics, _curves(seen))
+
+
+def _report(model: GPT, text: data.Corpus) -> dict[str, Any] | None:
+    if model.offsets is None:
+        return None
+    found = stream_report(model, text.windows[:8])._asdict()
+    return {
+        name: value.tolist() if isinstance(value, torch.Tensor) else value
+        for name, value in found.items()
+    }
+
+
+def _curves(seen: Progress) -> dict[str, Any]:
+    size = math.ceil(seen.step / POINTS)
+    parts = [slice(k, k + size) for k in range(0, seen.step, size)]
+    return {
+        "evaluations": [[step, loss, seen.seconds[step - 1]] for step, loss in seen.evaluations],
+        "loss": [[min(p.stop, seen.step), fmean(seen.loss[p])] for p in parts],
+        "gradient": [[min(p.stop, seen.step), fmean(seen.gradient[p])] for p in parts],
+    }
+
+
+@torch.no_grad()
+def continued(model: GPT, tokens: Sequence[int], count: int, seed: int = 0) -> list[int]:
+    """Some tokens, and how the model would go on.
+
+    Args:
+        model: on any device.
+        tokens: at least one.
+        count: how many to add.
+        seed: of the draws.
+    """
+    device = next(model.parameters()).device
+    source = torch.Generator().manual_seed(seed)
+    model.eval()
+    found = list(tokens)
+    for _ in range(count):
+        context = torch.tensor([found[-model.config.block :]], device=device)
+        weights = model(context)[0][0, -1].float().softmax(-1).cpu()
+        found.append(int(torch.multinomial(weights, 1, generator=source)))
+    return found
+
+
+def _todo(jobs: Sequence[Job], folder: Path) -> Iterator[Job]:
+    """Those without a record that the code of now has made."""
+    code = records.code_hash(records.closure(__name__))
+    for job in jobs:
+        try:
+            record = records.load(records.file_of(job.name, folder))
+        except (FileNotFoundError, records.RecordError):
+            yield job
+        else:
+            if record.provenance.code != code or record.config != job.config:
+                yield job
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The command; returns its exit status."""
+    parser = argparse.ArgumentParser(prog="python -m gomhc.lm.runs", description=__doc__)
+    parser.add_argument("--profile", choices=SIZES, default="full")
+    parser.add_argument("--minutes", type=float, default=math.inf, help="stop inside this time")
+    default = records.PACKAGE / records.FOLDER
+    parser.add_argument("--out", type=Path, default=default, help="folder of records (%(default)s)")
+    parser.add_argument(
+        "--checkpoints", type=Path, help="folder of unfinished trainings (OUT/../lm-checkpoints)"
+    )
+    parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
+    parser.add_argument("--shakespeare", type=Path, help="a copy of Tiny Shakespeare")
+    parser.add_argument("--list", action="store_true", help="say what is to do, run nothing")
+    options = parser.parse_args(arguments)
+    jobs = queue(options.profile)
+    todo = list(_todo(jobs, options.out))
+    print(f"{len(jobs) - len(todo)} of {len(jobs)} trainings have their record in {options.out}")
+    if options.list:
+        print(*(job.name for job in todo), sep="\n")
+        return 0
+    deadline = time.monotonic() + 60 * options.minutes
+    checkpoints = options.checkpoints or options.out.parent / "lm-checkpoints"
+    failed = 0
+    for job in todo:
+        if time.monotonic() >= deadline:
+            break
+        act = functools.partial(
+            run,
+            device=options.device,
+            shakespeare=options.shakespeare,
+            out=checkpoints / job.name,
+            stop=lambda: time.monotonic() >= deadline,
+            progress=sys.stderr.isatty(),
+        )
+        clock = time.monotonic()
+        try:
+            seeds = (job.config["training"]["seed"],)
+            record = records.make(job.name, __name__, act, job.config, seeds)
+        except Stopped as reason:
+            print(f"{job.name}: the time is up {reason}; the next call goes on from there")
+            break
+        except (ConnectionError, FileNotFoundError) as error:
+            print(f"{job.name}: left out: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        records.save(record, options.out)
+        shutil.rmtree(checkpoints / job.name)
+        loss = record.metrics["above"] or record.metrics["loss"]
+        print(f"{job.name}: {loss:.4f} in {time.monotonic() - clock:.1f} s", flush=True)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
