@@ -508,10 +508,13 @@ def _collect(
 def _workers(problem: Problem) -> int | None:
     """All cores unless joblib is configured otherwise; on a GPU one job at a time."""
     from joblib import cpu_count, effective_n_jobs
+    from joblib.parallel import get_active_backend
 
     if problem.targets.device.type != "cpu":
         return 1
-    return int(cpu_count()) if effective_n_jobs() == 1 else None
+    _, configured = get_active_backend()
+    # None asks joblib for what is configured, which without a configuration is one job.
+    return int(cpu_count()) if configured is None and effective_n_jobs(None) == 1 else None
 
 
 def _start(

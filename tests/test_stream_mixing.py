@@ -1,6 +1,8 @@
 """The synthetic task: problems as stated, the exact floor, and fits that any path agrees on."""
 
 import math
+import threading
+import time
 
 import cvxpy as cp
 import joblib
@@ -8,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from gomhc import make_mixer
+from gomhc import make_mixer, stream_mixing
 from gomhc.birkhoff import marginal_error
 from gomhc.mixers import Mixer
 from gomhc.stream_mixing import (
@@ -239,6 +241,35 @@ def test_compiled_products_in_several_parts():
         for backend in ("fused", "reference")
     )
     torch.testing.assert_close(fused.theta, reference.theta, rtol=1e-8, atol=1e-9)
+
+
+def test_fits_run_on_all_cores_unless_configured_otherwise(monkeypatch):
+    def threads(run):
+        found = set()
+
+        def noted(*arguments):
+            found.add(threading.get_ident())
+            time.sleep(0.05)  # so that one thread cannot take all jobs before another wakes up
+            return descend(*arguments)
+
+        descend = stream_mixing._descend_fused
+        monkeypatch.setattr(stream_mixing, "_descend_fused", noted)
+        run()
+        monkeypatch.setattr(stream_mixing, "_descend_fused", descend)
+        return len(found)
+
+    problem, mixer = released_problem(2, problems=64, samples=5), make_mixer("go-mhc", 2)
+
+    def plain():
+        fit(problem, mixer, steps=2)
+
+    def configured(jobs):
+        with joblib.parallel_config("threading", n_jobs=jobs):
+            plain()
+
+    assert threads(plain) == min(joblib.cpu_count(), 8)
+    assert threads(lambda: configured(1)) == 1
+    assert threads(lambda: configured(3)) == 3
 
 
 @pytest.mark.parametrize("case", [FUSED[1], *REFERENCE_ONLY], ids=name)
