@@ -14,11 +14,11 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test records bench lint format lock clean
+.PHONY: help book serve test records gpu-records bench lint format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F': *' '{printf "make %-8s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F': *' '{printf "make %-11s %s\n", $$1, $$2}'
 
 book: $(STAMP)  ## execute the notebooks and render the book (PROFILE=smoke|book|full)
 	$(BIN)/python -m book.build --profile $(PROFILE)
@@ -32,6 +32,9 @@ test: $(STAMP)  ## run the tests
 
 records: $(STAMP)  ## run what the book stores of the full profile, from where it was stopped
 	$(BIN)/python -m gomhc.studies
+
+gpu-records: $(STAMP)  ## train what chapter 7 stores, most important first (LM_ARGS="--minutes 9 …")
+	$(BIN)/python -m gomhc.lm.runs $(LM_ARGS)
 
 bench: $(STAMP)  ## time the library against plain PyTorch, side by side (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks.stream_mixing $(BENCH_ARGS)

@@ -183,6 +183,28 @@ def test_it_goes_around_a_plain_block():
     assert F.mse_loss(module(expand_streams(x, 4)), expand_streams(x, 4)) > 0
 
 
+def test_a_mixer_inside_the_package_hyper_connections():
+    # The example of use-it.md: their d×d logits give θ; their identity start would be a dead one.
+    from hyper_connections import mHC
+
+    mixer = make_mixer("go-mhc", d=4, s=1)
+    live = mixer.initial_theta(torch.Generator().manual_seed(0))
+    row, column = torch.triu_indices(4, 4, offset=1)
+
+    def constraint(logits):
+        return mixer(logits[..., row, column] - logits[..., column, row] + live).mT
+
+    module = mHC(4, dim=DIM, branch=nn.Linear(DIM, DIM), residual_mix_constraint_fn=constraint)
+    nn.init.zeros_(module.branch.weight)
+    nn.init.zeros_(module.branch.bias)
+    x = torch.randn(8, 5, DIM)  # four streams of two sequences, in the batch dimension
+    streams = x.unflatten(0, (2, 4)).transpose(1, 2)
+    mixed = module(x).unflatten(0, (2, 4)).transpose(1, 2)
+    torch.testing.assert_close(mixed, mixer(live) @ streams)
+    module(x).square().sum().backward()
+    assert module.static_alpha.grad[:, 1:].abs().max() > 1e-3
+
+
 # Bad input
 
 
