@@ -188,8 +188,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "composition-best",
         COMPOSITION,
-        "go-mHC composes with Kronecker methods, recovering expressivity that Birkhoff–von Neumann "
-        "factors of the same orders do not.",
+        "go-mHC composes with Kronecker methods, recovering expressivity that KromHC with larger "
+        "factors does not at similar FLOPs.",
         f"{ABSTRACT}; our extension",
         f"{_COMPOSED} between the best KromHC of any factors and go-mHC (s = 2). {_EVERY_D}",
         f"{_CH6}pareto",

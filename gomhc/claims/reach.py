@@ -213,7 +213,10 @@ def _panels(found: Found) -> Finding:
     values = {"filled": filled, "real": real, "boundary": boundary}
     fills = all(value >= FILLED for value in filled.values())
     nearly = all(value >= MOSTLY for value in filled.values())
-    return Finding(grade(fills and real >= FILLED, nearly and real >= FILLED), measured, values)
+    left = ", ".join(f"{1 - value:.0%} at d = {d}" for d, value in filled.items())
+    caveat = "" if fills else f"s = 2 leaves out part of the region: {left}"
+    verdict = grade(fills and real >= FILLED, nearly and real >= FILLED)
+    return Finding(verdict, measured, values, caveat)
 
 
 def _region_name(found: Found) -> Finding:
