@@ -71,13 +71,13 @@ def test_a_fresh_model_knows_nothing(mixer, corpus):
 
 @pytest.mark.parametrize("mixer", [name for name in MIXERS if name != "identity"])
 def test_every_mixer_moves_in_the_first_step(mixer, corpus):
-    model = nano(mixer)
+    model = nano(mixer).double()  # in float32 Adam would enlarge mere rounding
     before = stream_report(model, corpus.windows).mixing
     optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
     model(corpus.windows[:, :-1], corpus.windows[:, 1:])[1].backward()
     optimizer.step()
     after = stream_report(model, corpus.windows).mixing
-    assert ((after - before).abs().amax((1, 2)) > 1e-4).all()
+    assert ((after - before).abs().amax((1, 2)) > 5e-5).all()
 
 
 @pytest.mark.parametrize("mixer", ["mhc-lite", "go-mhc", "kromhc"])

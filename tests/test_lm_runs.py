@@ -1,0 +1,83 @@
+"""The queue of trainings: what is in it, and that it stops and goes on."""
+
+import math
+
+import pytest
+
+from gomhc import records
+from gomhc.lm import runs
+from gomhc.lm.model import preset
+
+
+@pytest.mark.parametrize("profile", runs.SIZES)
+def test_every_job_has_its_own_name_and_a_configuration_that_exists(profile):
+    jobs = runs.queue(profile)
+    assert len({job.name for job in jobs}) == len(jobs)
+    for job in jobs:
+        records.file_of(job.name, ".")  # raises for a name that no record may have
+        model = dict(job.config["model"])
+        preset(model.pop("preset"), **model).make_mixer()
+
+
+def test_the_arms_come_first_seed_by_seed():
+    names = [job.name for job in runs.queue("full")][: 3 * len(runs.ARMS)]
+    assert all("-d4-" in name for name in names)
+    assert [name[-5:] for name in names] == sorted(name[-5:] for name in names)
+
+
+def test_there_is_no_other_profile():
+    with pytest.raises(ValueError, match="one of smoke, book, full; got 'tiny'"):
+        runs.queue("tiny")
+
+
+@pytest.fixture
+def two(monkeypatch):
+    """Only the first and the last arm of the smallest profile."""
+    jobs = runs.queue("smoke")
+    chosen = [jobs[0], jobs[len(runs.ARMS) - 1]]
+    monkeypatch.setattr(runs, "queue", lambda profile: chosen)
+    return chosen
+
+
+def command(folder, *more):
+    return runs.main(["--profile", "smoke", "--device", "cpu", "--out", str(folder), *more])
+
+
+def test_each_training_is_a_record(two, tmp_path, capsys):
+    assert command(tmp_path / "records") == 0
+    for job in two:
+        found = records.load(records.file_of(job.name, tmp_path / "records"))
+        assert found.config == job.config
+        assert found.metrics["above"] == pytest.approx(
+            found.metrics["loss"] - found.metrics["floor"]
+        )
+        assert found.series["evaluations"][-1][:2] == [4, found.metrics["loss"]]
+        assert found.metrics["sample"].startswith("<story> one")
+        assert (found.metrics["report"] is None) == (job.config["model"]["mixer"] == "residual")
+    assert list((tmp_path / "lm-checkpoints").iterdir()) == []
+    capsys.readouterr()
+    assert command(tmp_path / "records") == 0
+    assert capsys.readouterr().out.startswith("2 of 2 trainings have their record")
+
+
+def test_it_stops_in_time_and_goes_on_from_there(two, tmp_path, capsys, monkeypatch):
+    whole = runs.run(**two[0].config, device="cpu")
+    clock = iter(
+        [0.0, 0.0, 0.0, 0.0, 0.0, math.inf, math.inf, math.inf]
+    )  # the time is up in a training
+    monkeypatch.setattr(runs.time, "monotonic", lambda: next(clock, math.inf))
+    assert command(tmp_path / "records", "--minutes", "1") == 0
+    assert "of 4 steps; the next call goes on from there" in capsys.readouterr().out
+    monkeypatch.undo()
+    monkeypatch.setattr(runs, "queue", lambda profile: two[:1])
+    assert command(tmp_path / "records") == 0
+    found = records.load(records.file_of(two[0].name, tmp_path / "records"))
+    assert found.metrics["loss"] == whole.metrics["loss"]
+    assert found.series["loss"] == whole.series["loss"]
+
+
+def test_what_is_missing_is_left_out(monkeypatch, tmp_path, capsys):
+    job = next(job for job in runs.queue("smoke") if "shakespeare" in job.name)
+    monkeypatch.setattr(runs, "queue", lambda profile: [job])
+    assert command(tmp_path / "records", "--shakespeare", str(tmp_path / "none.txt")) == 1
+    assert "left out: expected a text file at" in capsys.readouterr().err
