@@ -27,6 +27,7 @@ def losses(
         floor: taken off the losses; None takes nothing off.
         ylabel: label of the vertical axis.
     """
+    base = 0.0 if floor is None else floor
     fig, axes = plt.subplots(1, 2, figsize=(9.2, 4.2), sharey=True)
     for arm, style in styles(list(runs)).items():
         curves = [run["evaluations"] for run in runs[arm]]
@@ -34,9 +35,9 @@ def losses(
         seconds = _band(curves, 2)[1]
         line = {key: style[key] for key in ("color", "linestyle")}
         for ax, x in zip(axes, (steps, seconds), strict=True):
-            ax.plot(x, mean - (floor or 0), label=arm, **line)
+            ax.plot(x, mean - base, label=arm, **line)
             ax.fill_between(
-                x, low - (floor or 0), high - (floor or 0), alpha=0.15, linewidth=0, color=line["color"]
+                x, low - base, high - base, alpha=0.15, linewidth=0, color=line["color"]
             )
     axes[0].set(xlabel="step", ylabel=ylabel, yscale="log")
     axes[1].set(xlabel="seconds of training")
