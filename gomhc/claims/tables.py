@@ -29,7 +29,7 @@ def ledger_table(entries: Iterable[Verdict]) -> str:
     Returns:
         The table; verdicts are words with a symbol, figures are references by number.
     """
-    lines = ["| Verdict | Claim | Source | Shown in |", "| --- | --- | --- | --- |"]
+    lines = ["| Verdict | Claim | Source | Shown in |", "| :-- | :-- | :-- | :-- |"]
     group = ""
     for entry in entries:
         if entry.group != group:
