@@ -40,6 +40,7 @@ from torch import Tensor
 
 from gomhc.maps import block_frobenius, check_square, skew_symmetric
 from gomhc.mixers import BirkhoffVonNeumann, Kronecker, Mixer, Orthostochastic, Sinkhorn
+from gomhc.mixers.base import check_mixer, check_positive
 
 __all__ = [
     "Region",
@@ -75,8 +76,12 @@ def eigenvalues(B: Float[Tensor, "*batch d d"]) -> Complex[Tensor, "*batch d"]:
         (..., d), complex; NaN where B is not finite.
 
     Raises:
+        TypeError: if B is not a tensor of a floating dtype.
         ValueError: if B is not square.
     """
+    if not isinstance(B, Tensor) or not (B.is_floating_point() or B.is_complex()):
+        kind = B.dtype if isinstance(B, Tensor) else type(B).__name__
+        raise TypeError(f"expected B as a floating-point tensor, got {kind}")
     check_square(B)
     finite = B.isfinite().all(-1).all(-1)
     # One bad element must not raise for the whole batch.
@@ -169,7 +174,7 @@ def perfect_mirsky(d: int) -> Region:
 
     Source: Perfect, Mirsky 1965; d = 4: Levick, Pereira, Kribs 2015; d = 5: Mashreghi, Rivard 2007.
     """
-    _check_order(d)
+    d = check_positive("d", d)
 
     def radius(angle: np.ndarray) -> np.ndarray:
         longest = np.where((angle == 0) | (angle == np.pi), 1.0, 0.0)
@@ -195,7 +200,7 @@ def karpelevich(d: int) -> Region:
 
     Source: Karpelevič 1951, in the form of Ito 1997.
     """
-    _check_order(d)
+    d = check_positive("d", d)
     farey = np.array(_farey(d))
 
     def radius(angle: np.ndarray) -> np.ndarray:
@@ -222,11 +227,6 @@ def karpelevich(d: int) -> Region:
         return rho
 
     return Region("Karpelevič", d, radius)
-
-
-def _check_order(d: int) -> None:
-    if d < 1:
-        raise ValueError(f"expected d >= 1, got {d}")
 
 
 def _farey(d: int) -> list[tuple[int, int]]:
@@ -319,18 +319,25 @@ def search_spectrum(
         Visits, in float64.
 
     Raises:
+        TypeError: if it is not a mixer.
         ValueError: if targets or start have the wrong shape or are not finite, steps < 0,
-            learning_rate <= 0, stop < 0 or handovers < 0.
+            learning_rate or epsilon is not positive and finite, stop < 0 or handovers < 0.
 
     Source: the search of the go-mHC release, toy_models/spectra.ipynb; Adam: Kingma, Ba 2015.
     """
+    check_mixer(mixer)
     count, g = len(targets) if targets.ndim else 0, mixer.num_parameters
     if targets.ndim != 1 or not targets.isfinite().all():
-        raise ValueError(f"expected finite targets (count,), got shape {tuple(targets.shape)}")
-    if steps < 0 or not learning_rate > 0 or not stop >= 0 or handovers < 0:
+        bad = int((~targets.isfinite()).sum())
+        shape = tuple(targets.shape)
         raise ValueError(
-            f"expected steps, stop, handovers >= 0 and learning_rate > 0; "
-            f"got {steps=}, {stop=}, {handovers=}, {learning_rate=}"
+            f"expected finite targets (count,), got shape {shape}, {bad} of them not finite"
+        )
+    positive = 0 < learning_rate < math.inf and 0 < epsilon < math.inf
+    if steps < 0 or not positive or not stop >= 0 or handovers < 0:
+        raise ValueError(
+            "expected steps, stop, handovers >= 0 and finite learning_rate, epsilon > 0; "
+            f"got {steps=}, {stop=}, {handovers=}, {learning_rate=}, {epsilon=}"
         )
     if start is None:
         start = torch.randn(count, g, generator=generator, dtype=torch.float64)
@@ -510,6 +517,7 @@ def coverage(
     Raises:
         ValueError: if the budget is neither, and as `search_spectrum` and `released_search` do.
     """
+    check_mixer(mixer)
     region = perfect_mirsky(mixer.d) if region is None else region
     if budget == "released":
         visits = released_search(mixer, generator=generator, **search)

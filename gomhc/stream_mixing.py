@@ -23,6 +23,7 @@ from torch import Tensor
 from gomhc.birkhoff import project, sample_uniform
 from gomhc.maps import sinkhorn_knopp
 from gomhc.mixers import Kronecker, Mixer, Orthostochastic
+from gomhc.mixers.base import check_mixer
 
 __all__ = [
     "FAMILIES",
@@ -46,7 +47,7 @@ class Floor(NamedTuple):
     """The exact minimum of the loss over the Birkhoff polytope, and its certificate."""
 
     value: Float[Tensor, " problems"]  # loss of `matrix`, an upper bound of the minimum
-    gap: Float[Tensor, " problems"]  # value minus a lower bound from the dual: no minimum is lower
+    gap: Float[Tensor, " problems"]  # duality gap: value minus a lower bound of the minimum
     matrix: Float[Tensor, "problems d d"]
 
 
@@ -60,7 +61,10 @@ class Problem:
         Y: (problems, samples, d), outputs.
         noise: σ of the noise, in the sense of the function that made the problem.
 
+    Tensors of another floating dtype are taken to float64.
+
     Raises:
+        TypeError: if a part is not a tensor of a real floating dtype.
         ValueError: if the shapes don't fit together, or an entry is not finite.
     """
 
@@ -71,6 +75,12 @@ class Problem:
 
     def __post_init__(self) -> None:
         """Refuse what would only fail later, or not at all."""
+        for name in ("targets", "X", "Y"):
+            part = getattr(self, name)
+            if not isinstance(part, Tensor) or not part.is_floating_point():
+                kind = part.dtype if isinstance(part, Tensor) else type(part).__name__
+                raise TypeError(f"expected {name} as a floating-point tensor, got {kind}")
+            object.__setattr__(self, name, part.double())  # the class is frozen
         problems, d = self.targets.shape[0], self.targets.shape[-1]
         fits = self.X.shape == self.Y.shape and self.X.shape[:1] + self.X.shape[2:] == (problems, d)
         if self.targets.shape != (problems, d, d) or self.X.ndim != 3 or not fits:
@@ -78,8 +88,10 @@ class Problem:
                 "expected targets (problems, d, d) and X, Y (problems, samples, d), got "
                 f"{tuple(self.targets.shape)}, {tuple(self.X.shape)}, {tuple(self.Y.shape)}"
             )
-        if not all(part.isfinite().all() for part in (self.targets, self.X, self.Y)):
-            raise ValueError("expected finite targets, X and Y")
+        for name in ("targets", "X", "Y"):
+            bad = int((~getattr(self, name).isfinite()).sum())
+            if bad:
+                raise ValueError(f"expected finite {name}, got {bad} entries that are not")
 
     def __len__(self) -> int:
         """Number of problems."""
@@ -135,20 +147,23 @@ class Problem:
         """Solve min_B loss(B) over the doubly stochastic matrices, for each problem.
 
         A convex quadratic program in d² variables, given to Clarabel's interior-point method. Its
-        answer is projected onto the polytope, so `value` is the loss of a doubly stochastic
-        matrix. Its multipliers give a lower bound: for any λ, and any μ ≥ 0, the minimum over all B
-        of the Lagrangian, which has a closed form.
+        answer is projected onto the polytope, so `value` is the loss of a doubly stochastic matrix
+        B. As the loss L is convex, no matrix of the polytope has less than
+        L(B) + min_P ⟨∇L(B), P − B⟩, and that minimum of a linear function lies at a permutation
+        matrix, which a linear assignment finds. The bound needs nothing of the solver but B, and
+        nothing of the inputs: XᵀX may be singular.
 
         Returns:
-            Floor with value ≥ minimum ≥ value − gap.
+            Floor with value ≥ minimum ≥ value − gap, up to rounding.
 
         Raises:
             RuntimeError: if the solver stops without a solution.
 
-        Source: Goulart, Chen 2024 (Clarabel); Boyd, Vandenberghe 2004, section 5.2 (duality).
+        Source: Goulart, Chen 2024 (Clarabel); Jaggi 2013, section 2 (the gap).
         """
         import clarabel
         from scipy import sparse
+        from scipy.optimize import linear_sum_assignment
 
         d = self.d
         eye, ones = sparse.eye_array(d), np.ones((1, d))
@@ -159,8 +174,8 @@ class Problem:
         settings = clarabel.DefaultSettings()
         settings.verbose = False
         settings.tol_gap_abs = settings.tol_gap_rel = settings.tol_feas = 1e-11
-        grams, bests = self.gram.double().cpu().numpy(), self.best.double().cpu().numpy()
-        matrices, lower = [], []
+        grams, bests = self.gram.cpu().numpy(), self.best.cpu().numpy()
+        matrices = []
         for gram, best in zip(grams, bests, strict=True):
             quadratic = sparse.kron(eye, 2 * gram, format="csc")
             linear = -(2 * best @ gram).ravel()
@@ -174,16 +189,11 @@ class Problem:
             ):
                 raise RuntimeError(f"expected a solved quadratic program, got {solution.status}")
             matrices.append(np.reshape(solution.x, (d, d)))
-            multipliers = np.array(solution.z)
-            multipliers[2 * d :] = multipliers[2 * d :].clip(0)
-            # min over B of (B − B*) gram (B − B*)ᵀ + zᵀ(rows·B − bounds): B* − ½ pull gram⁻¹.
-            pull = (rows.T @ multipliers).reshape(d, d)
-            spread = np.linalg.solve(gram, pull.T).T
-            lower.append((pull * (best - spread / 4)).sum() - multipliers @ bounds)
         matrix = project(torch.as_tensor(np.stack(matrices)).to(self.targets.device))
-        value = self.loss(matrix)
-        bound = self.base + torch.as_tensor(lower).to(self.base)
-        return Floor(value, value - bound, matrix)
+        slope = 2 * (matrix - self.best) @ self.gram
+        lowest = [part[linear_sum_assignment(part)].sum() for part in slope.cpu().numpy()]
+        gap = (slope * matrix).sum((-2, -1)) - torch.as_tensor(np.array(lowest)).to(slope)
+        return Floor(self.loss(matrix), gap, matrix)
 
 
 def released_problem(
@@ -222,13 +232,16 @@ def released_problem(
         Problem in float64 on the CPU.
 
     Raises:
-        ValueError: if a count is below 1, noise < 0, or sparsity is outside [0, 1).
+        ValueError: if a count is below 1, noise < 0 or not finite, sparsity is outside [0, 1), or
+            the targets are not (problems, d, d).
 
     Source: `toy_models/dynamics.ipynb` of the go-mHC release.
     """
     _check(d, noise, problems, samples)
     if not 0 <= sparsity < 1:
         raise ValueError(f"expected sparsity in [0, 1), got {sparsity}")
+    if targets is not None and targets.shape != (problems, d, d):
+        raise ValueError(f"expected targets {(problems, d, d)}, got shape {tuple(targets.shape)}")
     generator = _generator(seed)
     T = torch.rand(problems, d, d, generator=generator, dtype=torch.float64)
     # Rows first and columns last: our order, transposed.
@@ -262,8 +275,15 @@ def released_settings(mixer: Mixer, problems: int = 64) -> dict[str, Any]:
     Returns:
         learning_rate, steps, start and epsilon.
 
+    Raises:
+        TypeError: if it is not a mixer.
+        ValueError: if problems < 1.
+
     Source: `toy_models/dynamics.ipynb` of the go-mHC release.
     """
+    check_mixer(mixer)
+    if problems < 1:
+        raise ValueError(f"expected problems >= 1, got {problems}")
     factors = mixer.factors if isinstance(mixer, Kronecker) else [mixer]
     doubled = all(isinstance(factor, Orthostochastic) for factor in factors)
     return {
@@ -299,8 +319,8 @@ def corrected_problem(
         Problem in float64 on the CPU.
 
     Raises:
-        ValueError: if a count is below 1, noise < 0, the family is unknown, or it is `edges` and
-            d = 1.
+        ValueError: if a count is below 1, noise < 0 or not finite, the family is unknown, or it is
+            `edges` and d = 1.
     """
     _check(d, noise, problems, samples)
     if family not in FAMILIES:
@@ -320,15 +340,17 @@ def corrected_problem(
 
 
 def _check(d: int, noise: float, problems: int, samples: int) -> None:
-    if min(d, problems, samples) < 1 or not noise >= 0:
+    if min(d, problems, samples) < 1 or not 0 <= noise < math.inf:
         raise ValueError(
-            "expected d, problems, samples >= 1 and noise >= 0; "
+            "expected d, problems, samples >= 1 and a finite noise >= 0; "
             f"got {d=}, {problems=}, {samples=}, {noise=}"
         )
 
 
 def _generator(*seeds: int) -> torch.Generator:
     """One source of randomness for a tuple of seeds, unlike that of any other tuple."""
+    if min(seeds) < 0:
+        raise ValueError(f"expected a seed (and draw) >= 0, got {', '.join(map(str, seeds))}")
     state = np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state))
 
@@ -405,6 +427,7 @@ def fit(
         Fit in float64.
 
     Raises:
+        TypeError: if it is not a mixer.
         ValueError: if the mixer's d is not the problem's, a number is out of range, start or
             backend is unknown, or "fused" does not apply.
     """
@@ -459,21 +482,29 @@ def sweep(
         are in memory at a time.
 
     Raises:
-        ValueError: as `fit`.
+        TypeError: as `fit`.
+        ValueError: as `fit`; if there are no learning rates or no seeds, or the labels of the
+            learning rates are not those of the mixers.
     """
+    if isinstance(learning_rates, Mapping) and learning_rates.keys() != mixers.keys():
+        raise ValueError(
+            f"expected learning rates for {', '.join(mixers)}; got {', '.join(learning_rates)}"
+        )
+    if not seeds:
+        raise ValueError("expected one seed or more, got none")
     jobs: list[tuple[Callable, tuple]] = []
     plan: list[tuple[list[Run], int]] = []
     for label, mixer in mixers.items():
+        check_mixer(mixer)
         rates = learning_rates[label] if isinstance(learning_rates, Mapping) else learning_rates
-        if not (all(rate > 0 for rate in rates) and steps >= 1 and epsilon > 0):
+        lengths_fit = rates and all(0 < rate < math.inf for rate in rates)
+        if not (lengths_fit and steps >= 1 and steps == int(steps) and 0 < epsilon < math.inf):
             raise ValueError(
-                "expected learning_rate > 0, steps >= 1, epsilon > 0; got "
-                f"learning_rate={list(rates)}, {steps=}, {epsilon=}"
+                "expected finite learning rates > 0, a whole number of steps >= 1 and a finite "
+                f"epsilon > 0; got learning_rate={list(rates)}, {steps=}, {epsilon=}"
             )
         begun = {seed: _start(problem, mixer, seed, start, off_diagonal_mass) for seed in seeds}
         runs = [Run(label, rate, seed) for rate in rates for seed in seeds]
-        if not runs:
-            continue
         theta = torch.cat([begun[run.seed] for run in runs])
         lengths = torch.tensor([run.learning_rate for run in runs], dtype=theta.dtype)
         lengths = lengths.repeat_interleave(len(problem))

@@ -140,7 +140,7 @@ def test_corrected_problem_has_targets_of_its_family(family):
         (lambda: corrected_problem(1, "edges"), "d = 1"),
         (lambda: fit(small(3), make_mixer("mhc", 4)), "expected a mixer with d = 3, got d = 4"),
         (lambda: fit(small(3), make_mixer("mhc", 3), steps=0), "steps >= 1"),
-        (lambda: fit(small(3), make_mixer("mhc", 3), learning_rate=-1.0), "learning_rate > 0"),
+        (lambda: fit(small(3), make_mixer("mhc", 3), learning_rate=-1.0), "learning rates > 0"),
         (lambda: fit(small(3), make_mixer("mhc", 3), start="dead"), "got 'dead'"),
         (lambda: fit(small(3), make_mixer("mhc", 3), backend="fast"), "got 'fast'"),
         (lambda: fit(small(3), make_mixer("identity", 3), backend="fused"), "no code for Identity"),
@@ -418,3 +418,72 @@ def test_a_dask_cluster_of_two_processes_gives_the_same_bits():
         assert one == other
         for part, same in zip(ours, theirs, strict=True):
             assert torch.equal(part, same)
+
+
+# Inputs that leave something open.
+
+
+@pytest.mark.parametrize("samples", [1, 2, 20])
+@pytest.mark.parametrize("noise", [0.0, 0.1])
+def test_the_floor_is_certified_where_the_inputs_are_singular(samples, noise, generator):
+    targets = corrected_problem(3, problems=4, samples=1).targets
+    X = torch.randn(4, samples, 3, generator=generator, dtype=torch.float64)
+    X[..., 2] = X[..., 1]
+    Y = X @ targets.mT + noise * torch.randn(X.shape, generator=generator, dtype=X.dtype)
+    problem = Problem(targets, X, Y, noise)
+    floor = problem.floor()
+    assert (floor.gap >= -1e-14).all() and (floor.gap < 1e-8).all()
+    for seed in range(20):
+        other = corrected_problem(3, problems=4, samples=1, seed=seed).targets
+        for share in (0.001, 0.1, 1.0):
+            near = (1 - share) * floor.matrix + share * other
+            assert (problem.loss(near) >= floor.value - floor.gap - 1e-14).all()
+
+
+def test_a_problem_of_ones_own_in_float32():
+    exact = corrected_problem(3, problems=2, samples=20)
+    narrow = Problem(exact.targets.float(), exact.X.float(), exact.Y.float(), 0.1)
+    assert narrow.X.dtype == narrow.floor().value.dtype == torch.float64
+    torch.testing.assert_close(narrow.floor().value, exact.floor().value, rtol=1e-5, atol=0)
+    found = fit(narrow, make_mixer("go-mhc", 3), steps=3, backend="reference")
+    assert found.loss.dtype == torch.float64
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda: Problem(
+                torch.eye(3)[None], torch.full((1, 2, 3), math.nan), torch.ones(1, 2, 3), 0.1
+            ),
+            "expected finite X, got 6 entries",
+        ),
+        (lambda: corrected_problem(3, noise=math.inf), "a finite noise >= 0"),
+        (lambda: corrected_problem(3, seed=-1), r"expected a seed \(and draw\) >= 0, got -1"),
+        (
+            lambda: released_problem(3, problems=2, targets=torch.ones(2, 4, 4)),
+            r"expected targets \(2, 3, 3\), got shape \(2, 4, 4\)",
+        ),
+        (lambda: released_settings(make_mixer("mhc", 3), 0), "problems >= 1, got 0"),
+        (lambda: fit(small(3), make_mixer("mhc", 3), math.inf), "finite learning rates"),
+        (lambda: list(sweep(small(3), {"a": make_mixer("mhc", 3)}, [])), "finite learning rates"),
+        (
+            lambda: list(sweep(small(3), {"a": make_mixer("mhc", 3)}, [0.1], seeds=[])),
+            "one seed or more",
+        ),
+        (
+            lambda: list(sweep(small(3), {"a": make_mixer("mhc", 3)}, {"b": [0.1]})),
+            "learning rates for a; got b",
+        ),
+    ],
+)
+def test_what_is_refused(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
+
+
+def test_a_name_is_no_mixer():
+    with pytest.raises(TypeError):
+        fit(small(3), "go-mhc", steps=1)
+    with pytest.raises(TypeError):
+        released_settings("go-mhc")

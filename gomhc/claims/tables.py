@@ -17,7 +17,8 @@ def ledger_summary(entries: Iterable[Verdict]) -> str:
     """
     counts = Counter(entry.verdict for entry in entries)
     words = ", ".join(f"{counts[verdict]} {plural}" for verdict, plural in PLURALS.items())
-    return f"{counts.total()} claims: {words}."
+    noun = "claim" if counts.total() == 1 else "claims"
+    return f"{counts.total()} {noun}: {words}."
 
 
 def ledger_table(entries: Iterable[Verdict]) -> str:
@@ -29,7 +30,7 @@ def ledger_table(entries: Iterable[Verdict]) -> str:
     Returns:
         The table; verdicts are words with a symbol, figures are references by number.
     """
-    lines = ["| Verdict | Claim | Source | Shown in |", "| --- | --- | --- | --- |"]
+    lines = ["| Verdict | Claim | Source | Shown in |", "| :-- | :-- | :-- | :-- |"]
     group = ""
     for entry in entries:
         if entry.group != group:
@@ -74,5 +75,7 @@ def _shown_in(entry: Verdict) -> str:
 
 
 def _sentence(text: str) -> str:
-    start = text if text.startswith(("go-mHC", "mHC")) else text[:1].upper() + text[1:]
+    # Names and symbols stay as they are: go-mHC, d = 4.
+    keep = text.startswith(("go-mHC", "mHC")) or text[1:3] == " ="
+    start = text if keep else text[:1].upper() + text[1:]
     return start + ("" if text.endswith(".") else ".")

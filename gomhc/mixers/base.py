@@ -118,6 +118,13 @@ def check_positive(name: str, value: SupportsIndex) -> int:
     return operator.index(value)
 
 
+def check_mixer(mixer: object) -> None:
+    """Raise TypeError for what is no mixer, such as a mixer's name."""
+    if not isinstance(mixer, Mixer):
+        kind = type(mixer).__name__
+        raise TypeError(f"expected a mixer, such as make_mixer('go-mhc', 4) makes; got {kind}")
+
+
 def check_mass(off_diagonal_mass: float) -> None:
     """Raise ValueError unless the mass lies strictly between 0 and 1."""
     if not 0 < off_diagonal_mass < 1:
