@@ -11,7 +11,13 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from gomhc.maps import block_frobenius, check_one_square, check_square, marginal_error
+from gomhc.maps import (
+    block_frobenius,
+    check_floating,
+    check_one_square,
+    check_square,
+    marginal_error,
+)
 from gomhc.mixers import Mixer
 
 __all__ = [
@@ -51,9 +57,8 @@ def project(M: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch d d"]:
     Source: Li, Sun, Toh, "On the efficient computation of a generalized Jacobian of the projector
     over the Birkhoff polytope", Mathematical Programming 2020.
     """
+    check_floating("M", M)
     check_square(M)
-    if not M.is_floating_point():
-        raise TypeError(f"expected matrices of a real floating dtype, got {M.dtype}")
     d = M.shape[-1]
     finite = M.isfinite().all(-1).all(-1)[..., None, None]
     target = torch.where(finite, M.double(), 1 / d).reshape(-1, d, d)

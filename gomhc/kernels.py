@@ -368,13 +368,15 @@ def descend(
                 slopes = gradient[p, first[f] : first[f + 1]]
                 if kind[f] == CAYLEY:
                     o = k * option[f]
-                    KK, L, R = _square(K[f], o), _square(left, o), _square(right, o)
-                    _cayley_backward(G, k, option[f], KK, L, R, row, slopes)
+                    inverse, work = _square(K[f], o), _square(left, o)
+                    _cayley_backward(G, k, option[f], inverse, work, _square(right, o), row, slopes)
                 elif kind[f] == PERMUTATIONS:
                     _permutations_backward(G, k, images[f], weights[f], slopes)
                 elif kind[f] == SINKHORN:
-                    KK, R = _square(K[f], k), _square(right, k)
-                    _sinkhorn_backward(G, k, option[f], KK, u, v, row, left, R, slopes)
+                    exponentials, change = _square(K[f], k), _square(right, k)
+                    _sinkhorn_backward(
+                        G, k, option[f], exponentials, u, v, row, left, change, slopes
+                    )
                 else:
                     for i in range(k):
                         for j in range(k):

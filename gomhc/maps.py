@@ -44,6 +44,13 @@ NEWTON_SCHULZ_STEPS = 3
 LARGEST_DEFECT = 3e-3
 
 
+def check_floating(name: str, value: object) -> None:
+    """Raise TypeError unless the value is a tensor of a real floating dtype."""
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        found = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"expected {name} as a tensor of a real floating dtype, got {found}")
+
+
 def check_square(M: Tensor) -> None:
     """Raise ValueError unless M is a batch of square matrices of order 1 or more."""
     if M.ndim < 2 or M.shape[-1] != M.shape[-2] or not M.shape[-1]:

@@ -217,7 +217,8 @@ def parse(data: bytes, where: str) -> Record:
         document = json.loads(data.decode("utf-8"), parse_constant=refuse)
     except RecordError:
         raise
-    except ValueError as error:  # not UTF-8, not JSON, a number of thousands of digits
+    # Not UTF-8, not JSON, a number of thousands of digits; brackets beyond Python's stack.
+    except (ValueError, RecursionError) as error:
         reason = f"expected a whole JSON file, got one cut short or malformed ({error})"
         raise RecordError(f"{where}: {reason}") from error
     if not isinstance(document, dict):

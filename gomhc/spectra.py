@@ -38,7 +38,7 @@ import torch
 from jaxtyping import Complex, Float, Int
 from torch import Tensor
 
-from gomhc.maps import block_frobenius, check_square, skew_symmetric
+from gomhc.maps import block_frobenius, check_floating, check_square, skew_symmetric
 from gomhc.mixers import BirkhoffVonNeumann, Kronecker, Mixer, Orthostochastic, Sinkhorn
 from gomhc.mixers.base import check_mixer, check_positive
 
@@ -76,12 +76,10 @@ def eigenvalues(B: Float[Tensor, "*batch d d"]) -> Complex[Tensor, "*batch d"]:
         (..., d), complex; NaN where B is not finite.
 
     Raises:
-        TypeError: if B is not a tensor of a floating dtype.
+        TypeError: if B is not a tensor of a real floating dtype.
         ValueError: if B is not square.
     """
-    if not isinstance(B, Tensor) or not (B.is_floating_point() or B.is_complex()):
-        kind = B.dtype if isinstance(B, Tensor) else type(B).__name__
-        raise TypeError(f"expected B as a floating-point tensor, got {kind}")
+    check_floating("B", B)
     check_square(B)
     finite = B.isfinite().all(-1).all(-1)
     # One bad element must not raise for the whole batch.

@@ -21,7 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gomhc.birkhoff import project, sample_uniform
-from gomhc.maps import sinkhorn_knopp
+from gomhc.maps import check_floating, sinkhorn_knopp
 from gomhc.mixers import Kronecker, Mixer, Orthostochastic
 from gomhc.mixers.base import check_mixer
 
@@ -77,9 +77,7 @@ class Problem:
         """Refuse what would only fail later, or not at all."""
         for name in ("targets", "X", "Y"):
             part = getattr(self, name)
-            if not isinstance(part, Tensor) or not part.is_floating_point():
-                kind = part.dtype if isinstance(part, Tensor) else type(part).__name__
-                raise TypeError(f"expected {name} as a floating-point tensor, got {kind}")
+            check_floating(name, part)
             object.__setattr__(self, name, part.double())  # the class is frozen
         problems, d = self.targets.shape[0], self.targets.shape[-1]
         fits = self.X.shape == self.Y.shape and self.X.shape[:1] + self.X.shape[2:] == (problems, d)

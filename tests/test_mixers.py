@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 import gomhc
 from gomhc import MIXERS, make_mixer
+from gomhc.mixers import Identity
 
 # Every family at sizes it allows, the smallest first.
 CASES = [
@@ -203,11 +204,20 @@ def test_wrong_generator(mixer, unchecked):
         mixer(torch.zeros(2, g + 1))
     with pytest.raises(ValueError, match="got \\(\\)"):
         mixer(torch.tensor(0.0))
-    with pytest.raises(TypeError, match="torch tensor, got list"):
+    with pytest.raises(TypeError, match="tensor of a real floating dtype, got list"):
         mixer([0.0] * g)
     for dtype in (torch.int64, torch.complex64, torch.bool):
         with pytest.raises(TypeError, match=f"real floating dtype, got {dtype}"):
             mixer(torch.zeros(g, dtype=dtype))
+
+
+def test_a_mix_of_another_shape_is_named(unchecked):
+    class Flat(Identity):
+        def mix(self, theta):
+            return super().mix(theta).flatten(-2)
+
+    with pytest.raises(ValueError, match=r"Flat\.mix to give \(5, 3, 3\), got \(5, 9\)"):
+        Flat(3)(torch.zeros(5, 0))
 
 
 @pytest.mark.parametrize(

@@ -247,9 +247,10 @@ def test_a_file_with_a_number_that_is_none(number, message, record, tmp_path):
         records.load(path)
 
 
-def test_a_file_that_is_not_text(tmp_path):
+@pytest.mark.parametrize("content", [b"\x80\x04\x95pickle", b"[" * 100_000])
+def test_a_file_that_is_not_json(tmp_path, content):
     path = tmp_path / "x.json"
-    path.write_bytes(b"\x80\x04\x95pickle")
+    path.write_bytes(content)
     with pytest.raises(RecordError, match=r"x\.json: expected a whole JSON file"):
         records.load(path)
     with pytest.raises(FileNotFoundError):

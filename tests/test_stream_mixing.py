@@ -144,6 +144,29 @@ def test_corrected_problem_has_targets_of_its_family(family):
         (lambda: fit(small(3), make_mixer("mhc", 3), start="dead"), "got 'dead'"),
         (lambda: fit(small(3), make_mixer("mhc", 3), backend="fast"), "got 'fast'"),
         (lambda: fit(small(3), make_mixer("identity", 3), backend="fused"), "no code for Identity"),
+        (
+            lambda: Problem(
+                torch.eye(3)[None], torch.full((1, 2, 3), math.nan), torch.ones(1, 2, 3), 0.1
+            ),
+            "expected finite X, got 6 entries",
+        ),
+        (lambda: corrected_problem(3, noise=math.inf), "a finite noise >= 0"),
+        (lambda: corrected_problem(3, seed=-1), r"expected a seed \(and draw\) >= 0, got -1"),
+        (
+            lambda: released_problem(3, problems=2, targets=torch.ones(2, 4, 4)),
+            r"expected targets \(2, 3, 3\), got shape \(2, 4, 4\)",
+        ),
+        (lambda: released_settings(make_mixer("mhc", 3), 0), "problems >= 1, got 0"),
+        (lambda: fit(small(3), make_mixer("mhc", 3), math.inf), "finite learning rates"),
+        (lambda: list(sweep(small(3), {"a": make_mixer("mhc", 3)}, [])), "finite learning rates"),
+        (
+            lambda: list(sweep(small(3), {"a": make_mixer("mhc", 3)}, [0.1], seeds=[])),
+            "one seed or more",
+        ),
+        (
+            lambda: list(sweep(small(3), {"a": make_mixer("mhc", 3)}, {"b": [0.1]})),
+            "learning rates for a; got b",
+        ),
     ],
 )
 def test_bad_input_is_named(make, message, unchecked):
@@ -447,39 +470,6 @@ def test_a_problem_of_ones_own_in_float32():
     torch.testing.assert_close(narrow.floor().value, exact.floor().value, rtol=1e-5, atol=0)
     found = fit(narrow, make_mixer("go-mhc", 3), steps=3, backend="reference")
     assert found.loss.dtype == torch.float64
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        (
-            lambda: Problem(
-                torch.eye(3)[None], torch.full((1, 2, 3), math.nan), torch.ones(1, 2, 3), 0.1
-            ),
-            "expected finite X, got 6 entries",
-        ),
-        (lambda: corrected_problem(3, noise=math.inf), "a finite noise >= 0"),
-        (lambda: corrected_problem(3, seed=-1), r"expected a seed \(and draw\) >= 0, got -1"),
-        (
-            lambda: released_problem(3, problems=2, targets=torch.ones(2, 4, 4)),
-            r"expected targets \(2, 3, 3\), got shape \(2, 4, 4\)",
-        ),
-        (lambda: released_settings(make_mixer("mhc", 3), 0), "problems >= 1, got 0"),
-        (lambda: fit(small(3), make_mixer("mhc", 3), math.inf), "finite learning rates"),
-        (lambda: list(sweep(small(3), {"a": make_mixer("mhc", 3)}, [])), "finite learning rates"),
-        (
-            lambda: list(sweep(small(3), {"a": make_mixer("mhc", 3)}, [0.1], seeds=[])),
-            "one seed or more",
-        ),
-        (
-            lambda: list(sweep(small(3), {"a": make_mixer("mhc", 3)}, {"b": [0.1]})),
-            "learning rates for a; got b",
-        ),
-    ],
-)
-def test_what_is_refused(call, message):
-    with pytest.raises(ValueError, match=message):
-        call()
 
 
 def test_a_name_is_no_mixer():

@@ -13,7 +13,7 @@ Note [Criteria]
 from pathlib import Path
 
 from gomhc.claims import cost, language_models, reach, stream_mixing
-from gomhc.claims.base import GROUPS, Claim, Verdict, judge
+from gomhc.claims.base import GROUPS, Claim, Verdict, judged, reader
 from gomhc.claims.tables import ledger_details, ledger_summary, ledger_table
 
 __all__ = [
@@ -45,4 +45,5 @@ def ledger(folder: str | Path | None = None) -> list[Verdict]:
         One verdict a claim, in the order of `CLAIMS`. A record that is missing, damaged or holds
         less than the claim needs makes its verdict "not tested", and `measured` the reason.
     """
-    return [judge(claim, folder) for claim in CLAIMS]
+    read = reader(folder)
+    return [judged(claim, read) for claim in CLAIMS]

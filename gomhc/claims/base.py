@@ -1,6 +1,7 @@
 """What a claim, a finding and a verdict are, and how a claim is judged from records."""
 
 import errno
+import functools
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,6 @@ NAMES = {
     "mhc": "mHC",
     "mhc-lite": "mHC-lite",
 }
-
 
 # Headings of the ledger, in its order
 CONSTRUCTION, REACH, MINIMUM, SPEED, FIGURES, COMPOSITION, KROMHC, LANGUAGE = GROUPS = (
@@ -122,11 +122,16 @@ def judge(claim: Claim, folder: str | Path | None = None) -> Verdict:
     Returns:
         The verdict.
     """
+    return judged(claim, reader(folder))
+
+
+def judged(claim: Claim, read: Callable[[str], Record]) -> Verdict:
+    """Judge one claim from the records that `read` gives."""
     try:
         if claim.rule is None:
             finding = Finding(OPEN, "not tested yet: needs the language model of chapter 7", {})
         else:
-            finding = claim.rule({name: _read(name, folder) for name in claim.records})
+            finding = claim.rule({name: read(name) for name in claim.records})
     except FileNotFoundError as error:
         finding = Finding(OPEN, f"not tested: there is no record {error.filename}", {})
     except RecordError as error:
@@ -146,6 +151,11 @@ def judge(claim: Claim, folder: str | Path | None = None) -> Verdict:
         figure=claim.figure,
         records=claim.records,
     )
+
+
+def reader(folder: str | Path | None) -> Callable[[str], Record]:
+    """What reads records of a folder, or the shipped ones, by name: each from disk only once."""
+    return functools.cache(functools.partial(_read, folder=folder))
 
 
 def _read(name: str, folder: str | Path | None) -> Record:

@@ -200,6 +200,7 @@ def _faster_corrected(measure: str) -> Callable[[Found], Finding]:
                         theirs[rival, d, family] = _arrival(record, family, rival, measure)
         medians: dict[str, Number] = {}
         spread: dict[str, list[Number]] = {}
+        unpaired: list[str] = []
         pairs = []
         for (rival, d, family), arrival in theirs.items():
             us = ours[d, family]
@@ -212,6 +213,8 @@ def _faster_corrected(measure: str) -> Callable[[Found], Finding]:
             pairs.append((rival, medians[key]))
             if len(us.spent) == len(arrival.spent):
                 spread[key] = [a / b for a, b in zip(arrival.spent, us.spent, strict=True)]
+            else:
+                unpaired.append(f"{NAMES[rival]}, d = {d}, {family}, of {len(arrival.spent)} seeds")
         parts = []
         for rival in ("mhc-lite", "mhc"):
             values = [v for k, v in medians.items() if k.startswith(f"{NAMES[rival]},")]
@@ -223,7 +226,9 @@ def _faster_corrected(measure: str) -> Callable[[Found], Finding]:
         measured = "; ".join(parts)
         every = [ratio for ratios in spread.values() for ratio in ratios]
         if every:
-            measured += f"; single seeds {span(every)}"
+            measured += f"; seed by seed {span(every)}"
+            if unpaired:
+                measured += f" (without {'; '.join(unpaired)})"
         never = [f"{NAMES[r]}, d = {d}, {f}" for (r, d, f), x in theirs.items() if any(x.never)]
         never += [f"{NAMES[GO]}, d = {d}, {f}" for (d, f), x in ours.items() if any(x.never)]
         if never:

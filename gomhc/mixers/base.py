@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gomhc.maps import marginal_error
+from gomhc.maps import check_floating, marginal_error
 
 
 class Mixer(nn.Module, ABC):
@@ -71,12 +71,9 @@ class Mixer(nn.Module, ABC):
 
         Raises:
             TypeError: if θ is not a tensor of a real floating dtype.
-            ValueError: if the trailing size of θ is not g.
+            ValueError: if the trailing size of θ is not g, or `mix` gives another shape.
         """
-        if not isinstance(theta, Tensor):
-            raise TypeError(f"expected theta as a torch tensor, got {type(theta).__name__}")
-        if not theta.is_floating_point():
-            raise TypeError(f"expected theta of a real floating dtype, got {theta.dtype}")
+        check_floating("theta", theta)
         if theta.ndim == 0 or theta.shape[-1] != self.num_parameters:
             raise ValueError(
                 f"expected theta of shape (..., {self.num_parameters}) for "
@@ -85,6 +82,10 @@ class Mixer(nn.Module, ABC):
         with torch.autocast(theta.device.type, enabled=False):
             wide = theta.to(torch.promote_types(theta.dtype, torch.float32))
             mixed = self.mix(wide)
+        expected = (*theta.shape[:-1], self.d, self.d)
+        if mixed.shape != expected:
+            kind = type(self).__name__
+            raise ValueError(f"expected {kind}.mix to give {expected}, got {tuple(mixed.shape)}")
         finite = theta.isfinite().all(-1)[..., None, None]
         return torch.where(finite, mixed, math.nan)
 
