@@ -19,12 +19,12 @@ from gomhc.claims import (
     ledger_table,
 )
 from gomhc.claims.base import CAVEAT, FAILS, HOLDS, OPEN, VERDICTS, Finding, judge
+from gomhc.lm.runs import record_name
 from gomhc.published import FIGURE_8_ERROR, FIGURE_8_STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 PINNED = Path(__file__).with_name("pinned_verdicts.json")
 BY_ID = {claim.id: claim for claim in CLAIMS}
-JUDGED = [claim for claim in CLAIMS if claim.records]
 GO, S1, LITE, KROM, MHC = "go-mhc s=2", "go-mhc s=1", "mhc-lite", "kromhc", "mhc"
 FAMILIES = ("uniform", "vertices", "edges", "barycentre")
 BOUND = 0.01 / 3
@@ -111,7 +111,27 @@ def interval(share, margin=0.001):
     return {"share": share, "low": max(share - margin, 0), "high": min(share + margin, 1)}
 
 
+def trainings(folder):
+    """Language models whose seeds differ by a percent, at their best at the middle rate."""
+
+    def run(name, above, seed):
+        above *= 1 + 0.01 * seed
+        curve = [[0, 3.0, 0.0], [300, 1 + above, 30.0]]
+        save(folder, name, {}, {"above": above, "floor": 1.0}, {"evaluations": curve})
+
+    above = {"residual": 0.13, "identity": 0.12} | dict.fromkeys((KROM, MHC, LITE, GO), 0.1)
+    for profile, seed in itertools.product(("book", "full"), range(3)):
+        for (arm, value), (what, factor) in itertools.product(
+            above.items(), {"d4": 1, "lr0.001": 2, "lr0.01": 1.5}.items()
+        ):
+            run(record_name(profile, what, arm, seed), value * factor, seed)
+        run(record_name(profile, "d8", GO, seed), 0.09, seed)
+    for arm, value in above.items():
+        run(record_name("full", "paper-30m", arm, 0), value, 0)
+
+
 def world(folder):
+    trainings(folder)
     for d in (2, 3, 4, 6, 8, 16, 32, 64):
         save(folder, f"stream-mixing/released-d{d}", {"d": d}, released(d))
     save(folder, "stream-mixing/defects-d4", {"d": 4}, defects())
@@ -207,9 +227,15 @@ EXPECTED = {
     "kromhc-quadratic-parameters": HOLDS,
     "kromhc-fewer-parameters": HOLDS,
     "kromhc-matches-synthetic": HOLDS,
-    "kromhc-matches": OPEN,
-    "language-model": OPEN,
-    "scaling-d": OPEN,
+    "kromhc-matches-book": HOLDS,
+    "go-matches-book": HOLDS,
+    "mixing-book": HOLDS,  # 0.10 against 0.12
+    "scaling-d-book": HOLDS,
+    "kromhc-matches-full": HOLDS,
+    "go-matches-full": HOLDS,
+    "mixing-full": HOLDS,
+    "scaling-d-full": HOLDS,
+    "language-model": HOLDS,
 }
 
 
@@ -252,7 +278,8 @@ def test_a_claim_is_complete(claim):
     for text in (claim.group, claim.statement, claim.source, claim.criterion):
         assert text.strip() == text != ""
     assert claim.statement.endswith(".")
-    assert bool(claim.records) == bool(claim.rule) == bool(claim.figure)
+    assert claim.records
+    assert claim.figure
 
 
 def test_identities_are_unique_and_groups_stand_together():
@@ -267,11 +294,11 @@ def test_the_ledger_is_complete(entries):
     for entry in entries:
         assert entry.verdict in VERDICTS
         assert entry.measured
-        assert bool(entry.values) == bool(entry.records)
+        assert entry.values
         json.dumps(entry.values, default=str, allow_nan=False)
 
 
-@pytest.mark.parametrize("claim", JUDGED, ids=lambda claim: claim.id)
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_a_figure_is_there(claim):
     path, _, name = claim.figure.partition("#")
     notebook = nbformat.read(ROOT / path, as_version=4)
@@ -305,6 +332,10 @@ def steps(label, count, *path):
         metrics[label]["steps"] = count
 
     return alter
+
+
+def above(value):
+    return lambda m: m.update(above=value)
 
 
 def never(label, family):
@@ -516,6 +547,22 @@ def never(label, family):
             lambda m: m["layer"][KROM].update({"4": 60}),
             CAVEAT,
         ),
+        ("kromhc-matches-book", "lm/book-go-mhc-s2-d4-seed0", above(0.092), CAVEAT),
+        ("kromhc-matches-book", "lm/book-go-mhc-s2-d4-seed0", above(0.08), FAILS),
+        ("kromhc-matches-book", "lm/book-go-mhc-s2-lr0_01-seed0", above(-0.2), FAILS),
+        ("go-matches-full", "lm/full-residual-d4-seed0", above(0.06), CAVEAT),
+        ("go-matches-full", "lm/full-residual-d4-seed0", above(-0.2), FAILS),
+        ("mixing-book", "lm/book-go-mhc-s2-d4-seed0", above(0.14), CAVEAT),
+        ("mixing-book", "lm/book-go-mhc-s2-d4-seed0", above(0.2), FAILS),
+        (
+            "scaling-d-book",
+            "lm/book-go-mhc-s2-d8-seed0",
+            lambda m: m.update(floor=0.8),  # 0.29 above it after the same time
+            CAVEAT,
+        ),
+        ("scaling-d-book", "lm/book-go-mhc-s2-d8-seed0", above(0.2), FAILS),
+        ("language-model", "lm/full-mhc-paper-30m-seed0", above(0.09), CAVEAT),
+        ("language-model", "lm/full-residual-paper-30m-seed0", above(0.08), FAILS),
         (
             "kromhc-matches-synthetic",
             "stream-mixing/corrected-d4",
@@ -557,7 +604,7 @@ def test_what_was_measured_is_not_typed_by_hand(entries, folder):
         change = other(record.metrics, factors)
         records.save(dataclasses.replace(record, metrics=change), folder)
     after = by_id(ledger(folder))
-    for claim in JUDGED:
+    for claim in CLAIMS:
         assert after[claim.id].measured != before[claim.id].measured, claim.id
         assert not after[claim.id].measured.startswith("not tested"), claim.id
 
@@ -584,7 +631,7 @@ def test_without_records_nothing_is_tested(tmp_path):
             assert name in entry.measured
 
 
-@pytest.mark.parametrize("claim", JUDGED, ids=lambda claim: claim.id)
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
 def test_every_record_named_is_needed(folder, claim):
     for name in claim.records:
         path = records.file_of(name, folder)
@@ -636,12 +683,16 @@ def test_details_hold_everything(entries):
         text = ledger_details([entry])
         for part in (entry.statement, entry.source[1:], entry.criterion[1:], entry.measured[1:]):
             assert part in text
-        assert all(name in text for name in entry.records)
+        if len(entry.records) <= 8:
+            assert all(name in text for name in entry.records)
+        else:
+            assert f"{len(entry.records)} records, from `{entry.records[0]}`" in text
         assert entry.caveat in text
 
 
 def test_the_summary_counts(entries):
-    three = [entry for entry in entries if entry.id in ("exact", "dial", "scaling-d")]
+    three = [entry for entry in entries if entry.id in ("exact", "dial")]
+    three.append(dataclasses.replace(entries[-1], verdict=OPEN))
     expected = "3 claims: 1 hold, 1 hold with a caveat, 0 do not hold, 1 are not tested."
     assert ledger_summary(three) == expected
 

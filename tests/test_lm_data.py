@@ -2,6 +2,7 @@
 
 import builtins
 import hashlib
+import json
 import urllib.request
 
 import pytest
@@ -169,4 +170,29 @@ def test_without_its_packages(song, monkeypatch):
     with pytest.raises(ImportError, match=r"gomhc\[lm\]"):
         data.text(song, level="bpe")
     with pytest.raises(ImportError, match=r"gomhc\[tinystories\]"):
+        data.tiny_stories()
+
+
+def test_tiny_stories_from_a_copy(tmp_path):
+    folder = tmp_path / "TinyStories"
+    folder.mkdir()
+    told = [f"Once there was a duck with {k} eggs.\nShe sat on them." for k in range(200)]
+    lines = [json.dumps({"text": f"  {story}\n"}) for story in told]
+    (folder / "train.jsonl").write_text("\n".join(lines))
+    corpus = data.tiny_stories(150, block=16, vocabulary=300, windows=4, source=str(folder))
+    assert corpus.vocabulary <= 300
+    text = corpus.decode(corpus.train.tolist())
+    assert text.startswith(f"{told[0]}\n<|endoftext|>\n{told[1]}")
+    assert told[149].split("\n")[0] not in text  # in the last tenth, to evaluate on
+    assert f"{told[100]}\n<|endoftext|>" in text
+
+
+def test_tiny_stories_without_a_network(monkeypatch):
+    import datasets
+
+    def refuse(*args, **kwargs):
+        raise ConnectionError("no hub")
+
+    monkeypatch.setattr(datasets, "load_dataset", refuse)
+    with pytest.raises(ConnectionError, match="no hub. Without a network give the folder"):
         data.tiny_stories()

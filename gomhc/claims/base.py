@@ -66,9 +66,9 @@ class Claim:
         statement: what the source says, in our words.
         source: where it says so.
         criterion: when it holds, with its thresholds.
-        figure: "notebooks/….ipynb#fig-…" that shows it; empty if nothing was measured.
-        records: names of the records that decide it; none for what is not tested yet.
-        rule: records by name -> finding, only called when all are there; None for no records.
+        figure: "notebooks/….ipynb#fig-…" that shows it.
+        records: names of the records that decide it.
+        rule: records by name -> finding, only called when all are there.
     """
 
     id: str
@@ -76,9 +76,9 @@ class Claim:
     statement: str
     source: str
     criterion: str
-    figure: str = ""
-    records: tuple[str, ...] = ()
-    rule: Callable[[Found], Finding] | None = field(default=None, repr=False)
+    figure: str
+    records: tuple[str, ...]
+    rule: Callable[[Found], Finding] = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class Verdict:
         verdict: one of `VERDICTS`.
         caveat: what the verdict alone would hide; may be empty.
         values: the numbers behind `measured`.
-        figure: "notebooks/….ipynb#fig-…"; empty if nothing was measured.
+        figure: "notebooks/….ipynb#fig-…".
         records: names of the records that decided.
     """
 
@@ -128,10 +128,7 @@ def judge(claim: Claim, folder: str | Path | None = None) -> Verdict:
 def judged(claim: Claim, read: Callable[[str], Record]) -> Verdict:
     """Judge one claim from the records that `read` gives."""
     try:
-        if claim.rule is None:
-            finding = Finding(OPEN, "not tested yet: needs the language model of chapter 7", {})
-        else:
-            finding = claim.rule({name: read(name) for name in claim.records})
+        finding = claim.rule({name: read(name) for name in claim.records})
     except FileNotFoundError as error:
         finding = Finding(OPEN, f"not tested: there is no record {error.filename}", {})
     except RecordError as error:

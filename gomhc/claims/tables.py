@@ -1,9 +1,11 @@
 """The ledger as MyST Markdown."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from gomhc.claims.base import PLURALS, VERDICTS, Verdict
+
+MANY = 8  # records, beyond which a list names only its ends
 
 
 def ledger_summary(entries: Iterable[Verdict]) -> str:
@@ -53,15 +55,13 @@ def ledger_details(entries: Iterable[Verdict]) -> str:
     blocks = []
     for entry in entries:
         caveat = f": {entry.caveat}" if entry.caveat else ""
-        shown = [_shown_in(entry), *(f"`{name}`" for name in entry.records)]
         parts = [
             f"*{_verdict(entry)}*{caveat}.",
             f"**Source.** {_sentence(entry.source)}",
             f"**Criterion.** {_sentence(entry.criterion)}",
             f"**Measured.** {_sentence(entry.measured)}",
+            f"**From.** {_shown_in(entry)}, {_list(entry.records)}.",
         ]
-        if entry.figure:
-            parts.append(f"**From.** {', '.join(shown)}.")
         blocks.append(f"{entry.statement}\n" + "\n".join(f": {part}\n" for part in parts))
     return "\n".join(blocks)
 
@@ -71,7 +71,14 @@ def _verdict(entry: Verdict) -> str:
 
 
 def _shown_in(entry: Verdict) -> str:
-    return f"{{numref}}`{entry.figure.partition('#')[2]}`" if entry.figure else ""
+    return f"{{numref}}`{entry.figure.partition('#')[2]}`"
+
+
+def _list(names: Sequence[str]) -> str:
+    """Names of records; of many, how many and the ends of the list."""
+    if len(names) > MANY:
+        return f"{len(names)} records, from `{names[0]}` to `{names[-1]}`"
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def _sentence(text: str) -> str:

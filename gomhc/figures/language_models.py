@@ -141,3 +141,16 @@ def replacements(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
     fig.legend(loc="outside lower center", ncols=4)
     plt.close(fig)
     return fig
+
+
+def absent(reason: str) -> Figure:
+    """A place held free for a figure that has no numbers yet.
+
+    Args:
+        reason: why.
+    """
+    fig, ax = plt.subplots(figsize=(7.2, 1.2))
+    ax.text(0.5, 0.5, reason, ha="center", va="center", size=11)
+    ax.axis("off")
+    plt.close(fig)
+    return fig

@@ -26,7 +26,7 @@ from gomhc.lm.report import stream_report
 from gomhc.lm.train import Progress, TrainConfig, train
 from gomhc.studies.base import Outcome
 
-__all__ = ["ARMS", "Job", "Stopped", "queue", "run"]
+__all__ = ["ARMS", "RATES", "SIZES", "Job", "Stopped", "queue", "record_name", "run"]
 
 ARMS: dict[str, dict[str, Any]] = {
     "residual": {"mixer": RESIDUAL},
@@ -37,7 +37,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "kromhc": {"mixer": "kromhc"},
     "go-mhc s=1": {"mixer": "go-mhc", "s": 1},
     "go-mhc s=2": {"mixer": "go-mhc", "s": 2},
+    "kron-go s=2": {"mixer": "kron-go", "s": 2},
 }
+RATES = {1e-3: "lr0.001", 3e-3: "d4", 1e-2: "lr0.01"}  # learning rate -> what a job calls it
 SIZES: dict[str, dict[str, Any]] = {
     # Of the models and trainings of a profile; `seeds` are paired over the arms.
     "smoke": {
@@ -49,7 +51,7 @@ SIZES: dict[str, dict[str, Any]] = {
     },
     "book": {
         "model": {"preset": "nano"},
-        "training": {"steps": 200, "batch": 16, "evaluate_every": 20},
+        "training": {"steps": 300, "batch": 16, "evaluate_every": 20},
         "tokens": 300_000,
         "windows": 32,
         "seeds": (0, 1, 2),
@@ -62,6 +64,9 @@ SIZES: dict[str, dict[str, Any]] = {
         "seeds": (0, 1, 2),
     },
 }
+LARGE_ARMS = ("residual", "identity", "mhc", "mhc-lite", "kromhc", "go-mhc s=2")
+WIDE_ARMS = ("identity", "kromhc", "go-mhc s=2", "kron-go s=2")  # at d = 8
+TEXT_ARMS = ("residual", "identity", "mhc", "kromhc", "go-mhc s=2")  # on Tiny Shakespeare
 POINTS = 200  # of a curve that a record keeps
 SAMPLE = 60  # words of a sample of text
 
@@ -82,6 +87,12 @@ class Job(NamedTuple):
     config: dict[str, Any]
 
 
+def record_name(profile: str, what: str, arm: str, seed: int) -> str:
+    """Name of a training's record, "lm/book-go-mhc-s2-d4-seed0"."""
+    label = f"{arm}-{what}".replace(" s=", "-s").replace(".", "_")
+    return f"lm/{profile}-{label}-seed{seed}"
+
+
 def queue(profile: str) -> list[Job]:
     """The trainings of a profile, in the order in which they are worth having.
 
@@ -89,8 +100,9 @@ def queue(profile: str) -> list[Job]:
         profile: "smoke", "book" or "full".
 
     Returns:
-        Jobs: the arms at d = 4, seed by seed; learning rates; starts of b_res; d = 8; Tiny
-        Shakespeare; the authors' sizes.
+        Jobs: the arms at d = 4, seed by seed; other learning rates for the first seed; the authors'
+        sizes (full profile only); starts of θ; d = 8; Tiny Shakespeare; other learning rates for
+        the other seeds.
 
     Raises:
         ValueError: if there is no such profile.
@@ -98,6 +110,7 @@ def queue(profile: str) -> list[Job]:
     if profile not in SIZES:
         raise ValueError(f"expected one of {', '.join(SIZES)}; got {profile!r}")
     sizes = SIZES[profile]
+    first, *others = sizes["seeds"]
     shared = {
         "model": sizes["model"],
         "training": sizes["training"],
@@ -106,51 +119,41 @@ def queue(profile: str) -> list[Job]:
 
     def job(what: str, arm: str, seed: int, model: Any = (), training: Any = ()) -> Job:
         config = dict(shared)
-        config["model"] = shared["model"] | ARMS.get(arm, {}) | dict(model)
+        config["model"] = shared["model"] | ARMS[arm] | dict(model)
         config["training"] = shared["training"] | {"seed": seed} | dict(training)
-        label = f"{arm}-{what}".replace(" s=", "-s").replace(".", "_")
-        return Job(f"lm/{profile}-{label}-seed{seed}", config)
+        return Job(record_name(profile, what, arm, seed), config)
+
+    def at_rates(seeds: Sequence[int]) -> list[Job]:
+        return [
+            job(what, arm, seed, training={"learning_rate": rate})
+            for seed in seeds
+            for rate, what in RATES.items()
+            if what != "d4"
+            for arm in ARMS
+        ]
 
     jobs = [job("d4", arm, seed) for seed in sizes["seeds"] for arm in ARMS]
-    rates = {rate: {"learning_rate": rate} for rate in (1e-3, 1e-2)}
-    jobs += [
-        job(f"lr{rate:g}", arm, 0, training=change)
-        for rate, change in rates.items()
-        for arm in ARMS
-    ]
+    jobs += at_rates([first])
+    if profile == "full":
+        large = {"preset": "paper-30m"}
+        training = {"steps": 300, "batch": 64, "learning_rate": 1e-3, "warmup": 30}
+        jobs += [job("paper-30m", arm, first, large, training) for arm in LARGE_ARMS]
     starts: dict[str, dict[str, Any]] = {
         "dead": {"dead_start": True},
         "mass0.001": {"off_diagonal_mass": 0.001},
         "mass0.1": {"off_diagonal_mass": 0.1},
     }
     jobs += [
-        job(name, "go-mhc s=2", seed, change)
-        for seed in sizes["seeds"][:2]
-        for name, change in starts.items()
+        job(what, "go-mhc s=2", seed, change)
+        for seed in sizes["seeds"]
+        for what, change in starts.items()
     ]
-    wide = {
-        "identity": {},
-        "kromhc": {},
-        "go-mhc s=2": {},
-        "kron-go": {"mixer": "kron-go", "s": 2},
-    }
-    jobs += [
-        job("d8", arm, seed, {"d": 8} | change)
-        for seed in sizes["seeds"][:2]
-        for arm, change in wide.items()
-    ]
-    few = ("residual", "identity", "mhc", "kromhc", "go-mhc s=2")
+    jobs += [job("d8", arm, seed, {"d": 8}) for seed in sizes["seeds"] for arm in WIDE_ARMS]
     letters = {"kind": "shakespeare", "windows": sizes["windows"]}
-    for arm in few:
-        made = job("shakespeare", arm, 0, {"dropout": 0.2})
+    for arm in TEXT_ARMS:
+        made = job("shakespeare", arm, first, {"dropout": 0.2})
         jobs.append(Job(made.name, made.config | {"corpus": letters}))
-    if profile == "full":
-        large = {"preset": "paper-30m"}
-        training = {"steps": 300, "batch": 64, "learning_rate": 1e-3, "warmup": 30}
-        for arm in ("residual", "identity", "mhc", "mhc-lite", "kromhc", "go-mhc s=2"):
-            made = job("paper-30m", arm, 0, large, training)
-            jobs.append(made)
-    return jobs
+    return jobs + at_rates(others)
 
 
 def run(
