@@ -549,7 +549,7 @@ def never(label, family):
         ),
         ("kromhc-matches-book", "lm/book-go-mhc-s2-d4-seed0", above(0.092), CAVEAT),
         ("kromhc-matches-book", "lm/book-go-mhc-s2-d4-seed0", above(0.08), FAILS),
-        ("kromhc-matches-book", "lm/book-go-mhc-s2-lr0_01-seed0", above(-0.2), FAILS),
+        ("kromhc-matches-book", "lm/book-go-mhc-s2-lr0.01-seed0", above(-0.2), FAILS),
         ("go-matches-full", "lm/full-residual-d4-seed0", above(0.06), CAVEAT),
         ("go-matches-full", "lm/full-residual-d4-seed0", above(-0.2), FAILS),
         ("mixing-book", "lm/book-go-mhc-s2-d4-seed0", above(0.14), CAVEAT),

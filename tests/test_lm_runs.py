@@ -39,6 +39,11 @@ def two(monkeypatch):
     return chosen
 
 
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GOMHC_CACHE", str(tmp_path / "cache"))
+
+
 def command(folder, *more):
     return runs.main(["--profile", "smoke", "--device", "cpu", "--out", str(folder), *more])
 
@@ -54,7 +59,7 @@ def test_each_training_is_a_record(two, tmp_path, capsys):
         assert found.series["evaluations"][-1][:2] == [4, found.metrics["loss"]]
         assert found.metrics["sample"].startswith("<story> one")
         assert (found.metrics["report"] is None) == (job.config["model"]["mixer"] == "residual")
-    assert list((tmp_path / "lm-checkpoints").iterdir()) == []
+    assert list((tmp_path / "cache").rglob("*.safetensors")) == []
     capsys.readouterr()
     assert command(tmp_path / "records") == 0
     assert capsys.readouterr().out.startswith("2 of 2 trainings have their record")

@@ -89,7 +89,7 @@ class Job(NamedTuple):
 
 def record_name(profile: str, what: str, arm: str, seed: int) -> str:
     """Name of a training's record, "lm/book-go-mhc-s2-d4-seed0"."""
-    label = f"{arm}-{what}".replace(" s=", "-s").replace(".", "_")
+    label = f"{arm}-{what}".replace(" s=", "-s")
     return f"lm/{profile}-{label}-seed{seed}"
 
 
@@ -284,7 +284,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     default = records.PACKAGE / records.FOLDER
     parser.add_argument("--out", type=Path, default=default, help="folder of records (%(default)s)")
     parser.add_argument(
-        "--checkpoints", type=Path, help="folder of unfinished trainings (OUT/../lm-checkpoints)"
+        "--checkpoints", type=Path, help="folder of unfinished trainings (in gomhc's cache)"
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--shakespeare", type=Path, help="a copy of Tiny Shakespeare")
@@ -297,7 +297,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(*(job.name for job in todo), sep="\n")
         return 0
     deadline = time.monotonic() + 60 * options.minutes
-    checkpoints = options.checkpoints or options.out.parent / "lm-checkpoints"
+    # A training is only gone on with by the code that began it.
+    code = records.code_hash(records.closure(__name__))[:16]
+    checkpoints = (options.checkpoints or data.cache() / "lm-checkpoints") / code
     failed = 0
     for job in todo:
         if time.monotonic() >= deadline:
