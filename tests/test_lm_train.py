@@ -121,6 +121,22 @@ def test_another_configuration_is_refused(corpus, tmp_path):
     train(config(), corpus, out=tmp_path)
     with pytest.raises(ValueError, match="got another learning_rate, seed"):
         train(config(seed=1, learning_rate=1e-4), corpus, out=tmp_path)
+    other = data.stories(block=16, train=4000, windows=8, seed=1)
+    with pytest.raises(ValueError, match="got another corpus"):
+        train(config(), other, out=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["state.json", "step-00000012.safetensors"])
+@pytest.mark.parametrize("keep", [0, 100, None])
+def test_a_damaged_run_is_refused(corpus, tmp_path, name, keep):
+    train(config(), corpus, out=tmp_path)
+    file = tmp_path / name
+    if keep is None:
+        file.write_text('["not", "a", "run"]')
+    else:
+        file.write_bytes(file.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="expected a whole run in"):
+        train(config(), corpus, out=tmp_path)
 
 
 # A process that forks runs and kills them at random moments, so that torch is imported once.
@@ -135,24 +151,29 @@ from gomhc.lm.train import TrainConfig, train
 torch.set_num_threads(1)
 model = preset("nano", mixer="go-mhc", dropout=0.1, width=32, block=16, layers=1)
 plan = TrainConfig(model, steps=60, batch=4, warmup=3, evaluate_every=20, checkpoint_every=1)
+longest = 0.4  # seconds until a kill
 corpus = data.stories(block=16, train=4000, windows=8)
 source = random.Random(0)
-kills, runs = 0, 0
-while kills < int(sys.argv[2]):
-    runs += 1
+kills, runs, finished = 0, 0, True
+while kills < int(sys.argv[2]) or not finished:
+    runs += finished
     folder = Path(sys.argv[1]) / str(runs)
-    while True:
-        child = os.fork()
-        if child == 0:
-            train(plan, corpus, device="cpu", out=folder)
-            os._exit(0)
-        time.sleep(source.uniform(0.0, 0.6))
+    before = sorted(folder.glob("step-*"))
+    child = os.fork()
+    if child == 0:
+        train(plan, corpus, device="cpu", out=folder)
+        os._exit(0)
+    if kills < int(sys.argv[2]):
+        time.sleep(source.uniform(0.0, longest))
         os.kill(child, signal.SIGKILL)  # not reaped yet, so the number is still the child's
-        _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0
-            break
-        kills += 1
+    _, status = os.waitpid(child, 0)
+    finished = os.WIFEXITED(status)
+    if finished:
+        assert os.WEXITSTATUS(status) == 0
+        continue
+    kills += 1
+    # A slow machine needs more time to get anywhere.
+    longest *= 1.0 if sorted(folder.glob("step-*")) != before else 1.3
 print(kills)
 """
 

@@ -13,6 +13,7 @@ import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -63,6 +64,14 @@ class Corpus:
     def floor(self) -> float | None:
         """Mean cost of the windows, in nats a token: no model has less in expectation."""
         return None if self.cost is None else self.cost.mean().item()
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the tokens, to train on and to evaluate on."""
+        total = hashlib.sha256()
+        for part in (self.train, self.windows):
+            total.update(f"{tuple(part.shape)}".encode() + part.numpy().tobytes())
+        return total.hexdigest()
 
     def batch(self, step: int, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
         """What is trained on in one step (Note [Stateless batches] in this module).

@@ -181,8 +181,8 @@ def train(
         The model and what was seen, from the first step on.
 
     Raises:
-        ValueError: if the corpus does not fit the model, or the folder holds a run of another
-            configuration.
+        ValueError: if the corpus does not fit the model, or the folder holds a damaged run, or one
+            of another configuration or corpus.
         NonFiniteError: if the loss or the gradient is infinite or NaN.
     """
     model_config = config.model
@@ -204,7 +204,7 @@ def train(
     seen = Progress()
     folder = None if out is None else Path(out)
     if folder is not None and (folder / STATE).exists():
-        seen = _resume(folder, config, model, optimizer)
+        seen = _resume(folder, config, corpus.digest, model, optimizer)
     run = torch.compile(wrapped) if config.compile else wrapped
     narrow = config.precision == "bfloat16" or (config.precision == "auto" and where.type == "cuda")
     bar = _bar(config, seen, progress and engine.is_main_process)
@@ -254,13 +254,13 @@ def train(
             seen.evaluations.append((seen.step, evaluate(model, corpus, narrow)))
         if folder is not None and (done or seen.step % config.checkpoint_every == 0):
             if engine.is_main_process:
-                _save(folder, config, model, optimizer, seen)
+                _save(folder, config, corpus.digest, model, optimizer, seen)
             engine.wait_for_everyone()
         bar.update()
         bar.set_postfix_str(f"loss {value:.3f}, {seen.tokens_per_second:,.0f} tokens/s")
     bar.close()
     if folder is not None and seen.step < config.steps and engine.is_main_process:
-        _save(folder, config, model, optimizer, seen)
+        _save(folder, config, corpus.digest, model, optimizer, seen)
     return model, seen
 
 
@@ -374,6 +374,7 @@ def _replace(path: Path, write: Callable[[Path], None]) -> None:
 def _save(
     folder: Path,
     config: TrainConfig,
+    digest: str,
     model: GPT,
     optimizer: torch.optim.AdamW,
     seen: Progress,
@@ -388,28 +389,38 @@ def _save(
             tensors[f"{key}.{names[weight]}"] = torch.as_tensor(value).contiguous()
     file = folder / f"step-{seen.step:08d}.safetensors"
     _replace(file, lambda path: save_file(tensors, path))
-    state = {"tensors": file.name, "config": asdict(config), "progress": asdict(seen)}
-    content = json.dumps(state, indent=1)
+    state = {"tensors": file.name, "config": asdict(config), "corpus": digest}
+    content = json.dumps(state | {"progress": asdict(seen)}, indent=1)
     _replace(folder / STATE, lambda path: path.write_text(content, encoding="utf-8") and None)
-    for old in folder.glob("step-*.safetensors"):
+    # What is older, and the drafts of runs that were killed while they wrote.
+    for old in (*folder.glob("step-*.safetensors"), *folder.glob(".*.tmp")):
         if old != file:
             old.unlink(missing_ok=True)
 
 
 def _resume(
-    folder: Path, config: TrainConfig, model: GPT, optimizer: torch.optim.AdamW
+    folder: Path,
+    config: TrainConfig,
+    digest: str,
+    model: GPT,
+    optimizer: torch.optim.AdamW,
 ) -> Progress:
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    asked = json.loads(json.dumps(asdict(config)))
-    changed = [key for key in asked if asked[key] != state["config"].get(key)]
+    device = next(model.parameters()).device
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        there = state["config"] | {"corpus": state["corpus"]}
+        tensors = load_file(folder / state["tensors"], device=str(device))
+    except (ValueError, LookupError, TypeError, OSError, SafetensorError) as error:
+        raise ValueError(f"expected a whole run in {folder}, got {error!r}") from error
+    asked = json.loads(json.dumps(asdict(config) | {"corpus": digest}))
+    changed = [key for key in asked if asked[key] != there.get(key)]
     if changed:
         raise ValueError(
             f"expected the configuration of the run in {folder}, got another {', '.join(changed)}"
         )
-    device = next(model.parameters()).device
-    tensors = load_file(folder / state["tensors"], device=str(device))
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(tensors[f"model.{name}"])
@@ -417,9 +428,9 @@ def _resume(
                 key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
-    seen = Progress(**state["progress"])
-    seen.evaluations = [(step, loss) for step, loss in seen.evaluations]
-    return seen
+    found = state["progress"]
+    evaluations = [(step, loss) for step, loss in found.pop("evaluations")]
+    return Progress(**found, evaluations=evaluations)
 
 
 # The command
