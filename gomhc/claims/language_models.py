@@ -157,9 +157,8 @@ def _large(found: Found) -> Finding:
     ours = above.pop("go-mhc-s2")
     ratios = {arm: ours / value - 1 for arm, value in above.items()}
     worst = max(ratios, key=lambda arm: ratios[arm])
-    measured = (
-        f"{number(ours)} nats a token above the floor after 300 steps; against "
-        + ", ".join(f"{arm} {ratio:+.1%}" for arm, ratio in ratios.items())
+    measured = f"{number(ours)} nats a token above the floor after 300 steps; against " + ", ".join(
+        f"{arm} {ratio:+.1%}" for arm, ratio in ratios.items()
     )
     fits = ratios[worst] <= MARGIN
     caveat = f"above {worst} by more than {MARGIN:.0%}" if not fits else ""

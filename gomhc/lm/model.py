@@ -223,11 +223,12 @@ class GPT(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 module.weight.normal_(std=SPREAD, generator=generator)
-        for connection in self.connections:
-            # So that the residual's size does not depend on the number of branches, as in GPT-2.
-            connection.branch.out.weight.div_(len(self.connections) ** 0.5)
-            if self.config.dead_start and isinstance(connection, HyperConnection):
-                connection.bias[: connection.mixer.num_parameters] = 0
+        for module in self.modules():
+            if isinstance(module, Attention | MLP):
+                # So that the residual's size does not depend on the number of branches: GPT-2.
+                module.out.weight.div_(len(self.connections) ** 0.5)
+            elif isinstance(module, HyperConnection) and self.config.dead_start:
+                module.bias[: module.mixer.num_parameters] = 0
 
     def forward(
         self,

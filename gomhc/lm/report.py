@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
@@ -56,6 +56,7 @@ class _Fixed(Mixer):
     """The same matrix whatever θ is."""
 
     exact = False
+    matrix: Tensor
 
     def __init__(self, matrix: Float[Tensor, "d d"], num_parameters: int) -> None:
         super().__init__(len(matrix), num_parameters)
@@ -140,14 +141,20 @@ def stream_report(model: GPT, windows: Int[Tensor, "batch length"]) -> StreamRep
     centred = C - C.mean(-1, keepdim=True)
     gram = torch.stack([(X @ X.mT).float() for _, X in pairs], 1)
     trace = gram.diagonal(dim1=-2, dim2=-1)
-    rows = (
-        marginal_error(H).amax(0),
-        (H - eye).square().sum((-2, -1)).sqrt().mean(0),
-        gain.forward.mean(0),
-        gain.backward.mean(0),
-        smallest_singular_value(C).mean(0),
-        centred.square().sum((-2, -1)).mean(0) / max(d - 1, 1),
-        (trace.sum(-1).square() / gram.square().sum((-2, -1))).mean(0),
-        (trace.amax(-1) / trace.sum(-1)).mean(0),
+    report = StreamReport(
+        mixing=mean,
+        marginal_error=marginal_error(H).amax(0),
+        distance=(H - eye).norm(dim=(-2, -1)).mean(0),
+        gain_forward=gain.forward.mean(0),
+        gain_backward=gain.backward.mean(0),
+        smallest=smallest_singular_value(C).mean(0),
+        difference=centred.square().sum((-2, -1)).mean(0) / max(d - 1, 1),
+        effective=(trace.sum(-1).square() / gram.square().sum((-2, -1))).mean(0),
+        dominance=(trace.amax(-1) / trace.sum(-1)).mean(0),
+        loss=as_it_is,
+        change=change,
     )
-    return StreamReport(mean.cpu(), *(row.cpu() for row in rows), as_it_is, change)
+    parts: dict[str, Any] = {
+        key: part.cpu() for key, part in report._asdict().items() if isinstance(part, Tensor)
+    }
+    return report._replace(**parts)

@@ -359,7 +359,7 @@ def _bar(config: TrainConfig, seen: Progress, shown: bool) -> Any:
 # Checkpoints (Note [Resuming])
 
 
-def _replace(path: Path, write: Callable[[Path], None]) -> None:
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside `path`, on disk for good, and give it that name."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -382,7 +382,7 @@ def _save(
     from safetensors.torch import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    names = {weight: name for name, weight in model.named_parameters()}
+    names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
     tensors = {f"model.{name}": weight.detach().contiguous() for weight, name in names.items()}
     for weight, moments in optimizer.state.items():
         for key, value in moments.items():
@@ -391,7 +391,7 @@ def _save(
     _replace(file, lambda path: save_file(tensors, path))
     state = {"tensors": file.name, "config": asdict(config), "corpus": digest}
     content = json.dumps(state | {"progress": asdict(seen)}, indent=1)
-    _replace(folder / STATE, lambda path: path.write_text(content, encoding="utf-8") and None)
+    _replace(folder / STATE, lambda path: path.write_text(content, encoding="utf-8"))
     # What is older, and the drafts of runs that were killed while they wrote.
     for old in (*folder.glob("step-*.safetensors"), *folder.glob(".*.tmp")):
         if old != file:
