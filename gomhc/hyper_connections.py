@@ -160,10 +160,12 @@ class HyperConnection(nn.Module):
         dynamic = F.linear(F.rms_norm(x, x.shape[-1:]), self.weight)
         with torch.autocast(X.device.type, enabled=False):
             wide = torch.promote_types(dynamic.dtype, torch.float32)
-            alpha = self.alpha.to(wide).repeat_interleave(
-                torch.tensor([g, d, d], device=X.device), output_size=g + 2 * d
+            parts = dynamic.to(wide).split([g, d, d], -1)
+            static = self.bias.to(wide).split([g, d, d])
+            theta, pre, post = (
+                alpha * part + start
+                for alpha, part, start in zip(self.alpha.to(wide), parts, static, strict=True)
             )
-            theta, pre, post = (alpha * dynamic.to(wide) + self.bias.to(wide)).split([g, d, d], -1)
             return self.mixer(theta), pre.sigmoid(), 2 * post.sigmoid()
 
     def forward(self, X: Float[Tensor, "*batch d C"]) -> Float[Tensor, "*batch d C"]:
