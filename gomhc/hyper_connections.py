@@ -20,7 +20,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gomhc.mixers.base import Mixer, check_positive
+from gomhc.mixers.base import Mixer, check_mixer, check_positive
 
 __all__ = ["HyperConnection", "expand_streams", "reduce_streams"]
 
@@ -127,10 +127,12 @@ class HyperConnection(nn.Module):
             generator: source of randomness for mixers with a random start.
 
         Raises:
+            TypeError: if the mixer is none, such as a mixer's name.
             ValueError: if dim < 1, layer < 0, or inputs is neither.
         """
         super().__init__()
         dim = check_positive("dim", dim)
+        check_mixer(mixer)
         if layer < 0:
             raise ValueError(f"expected layer >= 0, got {layer}")
         if inputs not in ("all", "mean"):

@@ -1,8 +1,9 @@
 """A GPT whose residual connections are plain or hyper-connections.
 
 Note [Paired starts]
-    All weights but the hyper-connections' come from one generator, and these from another: models
-    of the same seed that differ only in the mixer start from the same attention, MLP and embedding.
+    The weights that every model has, the streams' offsets, and the starts of the mixers come from a
+    generator each: models of the same seed that differ only in the mixer start from the same
+    attention, MLP, embedding and offsets.
 
 Note [The last mixer]
     Doubly stochastic matrices keep the mean of the streams, so where the streams are averaged or
@@ -10,7 +11,8 @@ Note [The last mixer]
     default the end reads the streams as a branch does, by weights σ(b) of its own.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -27,7 +29,7 @@ from gomhc.hyper_connections import (
 )
 from gomhc.mixers import MIXERS, Mixer, make_mixer
 
-__all__ = ["GPT", "PRESETS", "GPTConfig", "preset"]
+__all__ = ["GPT", "PRESETS", "GPTConfig", "evaluating", "preset"]
 
 RESIDUAL = "residual"  # the arm without streams
 SPREAD = 0.02  # standard deviation of weights at the start, as in GPT-2
@@ -53,8 +55,11 @@ class GPTConfig:
         dead_start: whether θ starts at 0 instead, where go-mhc has no gradient.
         offsets: spread of the offsets that make the streams different at the start. At 0 the
             streams begin as copies, and the first mixer has no gradient in the first step.
+        inputs: what the mixing matrices are made from, see `HyperConnection`.
         reduce: how one stream is made of d at the end: "read" by learned weights, "mean" or "sum"
             (Note [The last mixer] in this module).
+        norm_streams: whether the last norm is taken of every stream, before they become one, as
+            the go-mHC release has it, instead of after.
     """
 
     vocabulary: int
@@ -71,7 +76,9 @@ class GPTConfig:
     off_diagonal_mass: float = 0.01
     dead_start: bool = False
     offsets: float = SPREAD
+    inputs: Literal["all", "mean"] = "all"
     reduce: Literal["read", "mean", "sum"] = "read"
+    norm_streams: bool = False
 
     def __post_init__(self) -> None:
         """Check the sizes; what only a mixer can check is checked when it is made."""
@@ -120,6 +127,17 @@ def preset(name: str, **changes: Any) -> GPTConfig:
     if name not in PRESETS:
         raise ValueError(f"expected one of {', '.join(PRESETS)}; got {name!r}")
     return replace(PRESETS[name], **changes)
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[None]:
+    """Switch dropout off, and back to what it was."""
+    was = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was)
 
 
 class Attention(nn.Module):
@@ -191,7 +209,7 @@ class GPT(nn.Module):
         super().__init__()
         self.config = config
         mixer = config.make_mixer()
-        own = torch.Generator().manual_seed(seed + 2**32)
+        own, other = (torch.Generator().manual_seed(seed + k * 2**32) for k in (1, 2))
         self.tokens = nn.Embedding(config.vocabulary, config.width)
         self.positions = nn.Embedding(config.block, config.width)
         self.drop = nn.Dropout(config.dropout)
@@ -205,6 +223,7 @@ class GPT(nn.Module):
                 mixer,
                 layer=layer,
                 off_diagonal_mass=config.off_diagonal_mass,
+                inputs=config.inputs,
                 generator=own,
             )
             for layer, branch in enumerate(branches)
@@ -212,7 +231,7 @@ class GPT(nn.Module):
         self.norm = nn.LayerNorm(config.width, bias=False)
         self.offsets = self.read = None
         if mixer is not None:
-            spread = config.offsets * torch.randn(config.d, config.width, generator=own)
+            spread = config.offsets * torch.randn(config.d, config.width, generator=other)
             self.offsets = nn.Parameter(spread)
             if config.reduce == "read":
                 self.read = nn.Parameter(preference(config.d, len(branches)))
@@ -256,11 +275,15 @@ class GPT(nn.Module):
             x = expand_streams(x, self.config.d, self.offsets)
         for connection in self.connections:
             x = connection(x)
+        if self.config.norm_streams:
+            x = self.norm(x)
         if self.read is not None:
             x = (self.read.sigmoid()[:, None] * x).sum(-2)
         elif self.offsets is not None:
             x = reduce_streams(x, "sum" if self.config.reduce == "sum" else "mean")
-        logits = F.linear(self.norm(x), self.tokens.weight)
+        if not self.config.norm_streams:
+            x = self.norm(x)
+        logits = F.linear(x, self.tokens.weight)
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gomhc.composition import composite_gain, composites, smallest_singular_value
 from gomhc.hyper_connections import HyperConnection
-from gomhc.lm.model import GPT
+from gomhc.lm.model import GPT, evaluating
 from gomhc.maps import marginal_error
 from gomhc.mixers.base import Mixer
 
@@ -116,25 +116,24 @@ def stream_report(model: GPT, windows: Int[Tensor, "batch length"]) -> StreamRep
         assert value is not None
         return value.item()
 
-    was = model.training
-    model.eval()
-    handles = [connection.register_forward_pre_hook(keep) for connection in connections]
-    try:
-        as_it_is = loss()
-    finally:
-        for handle in handles:
-            handle.remove()
-    pairs = list(zip(connections, entering, strict=True))
-    H = torch.stack([connection.matrices(X)[0] for connection, X in pairs], 1)
-    mean = H.mean(0)
-    change = {}
-    half = len(connections) // 2
-    eye = torch.eye(H.shape[-1], device=H.device).expand_as(mean)
-    for name, part in {"early": slice(half), "late": slice(half, None), "all": slice(None)}.items():
-        for kind, matrices in {"I": eye, "mean": mean}.items():
-            with _replaced(connections[part], matrices[part]):
-                change[f"{name} as {kind}"] = loss() - as_it_is
-    model.train(was)
+    with evaluating(model):
+        handles = [connection.register_forward_pre_hook(keep) for connection in connections]
+        try:
+            as_it_is = loss()
+        finally:
+            for handle in handles:
+                handle.remove()
+        pairs = list(zip(connections, entering, strict=True))
+        H = torch.stack([connection.matrices(X)[0] for connection, X in pairs], 1)
+        mean = H.mean(0)
+        eye = torch.eye(H.shape[-1], device=H.device).expand_as(mean)
+        half = len(connections) // 2
+        parts = {"early": slice(half), "late": slice(half, None), "all": slice(None)}
+        change = {}
+        for name, part in parts.items():
+            for kind, matrices in {"I": eye, "mean": mean}.items():
+                with _replaced(connections[part], matrices[part]):
+                    change[f"{name} as {kind}"] = loss() - as_it_is
     C = composites(H)
     gain = composite_gain(C)
     d = H.shape[-1]
@@ -154,7 +153,7 @@ def stream_report(model: GPT, windows: Int[Tensor, "batch length"]) -> StreamRep
         loss=as_it_is,
         change=change,
     )
-    parts: dict[str, Any] = {
+    tensors: dict[str, Any] = {
         key: part.cpu() for key, part in report._asdict().items() if isinstance(part, Tensor)
     }
-    return report._replace(**parts)
+    return report._replace(**tensors)

@@ -2,8 +2,9 @@
 
     python -m gomhc.lm.runs --profile full --minutes 9 --out DIR
 
-Every finished training is one record, `lm/<profile>/<job>`. The command stops inside its time, in
-the middle of a training if need be, and goes on from there the next time.
+Every finished training is one record, `lm/<profile>-<job>`, and so is one that diverged. The
+command stops inside its time, in the middle of a training if need be, and goes on from there the
+next time.
 """
 
 import argparse
@@ -21,9 +22,9 @@ import torch
 
 from gomhc import records
 from gomhc.lm import data
-from gomhc.lm.model import GPT, RESIDUAL, preset
+from gomhc.lm.model import GPT, RESIDUAL, evaluating, preset
 from gomhc.lm.report import stream_report
-from gomhc.lm.train import Progress, TrainConfig, train
+from gomhc.lm.train import NonFiniteError, Progress, TrainConfig, train
 from gomhc.studies.base import Outcome
 
 __all__ = ["ARMS", "RATES", "SIZES", "Job", "Stopped", "queue", "record_name", "run"]
@@ -59,7 +60,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "full": {
         "model": {"preset": "small"},
         "training": {"steps": 1500, "batch": 64, "warmup": 100, "evaluate_every": 100},
-        "tokens": 15_000_000,
+        "tokens": 6_000_000,
         "windows": 256,
         "seeds": (0, 1, 2),
     },
@@ -67,8 +68,11 @@ SIZES: dict[str, dict[str, Any]] = {
 LARGE_ARMS = ("residual", "identity", "mhc", "mhc-lite", "kromhc", "go-mhc s=2")
 WIDE_ARMS = ("identity", "kromhc", "go-mhc s=2", "kron-go s=2")  # at d = 8
 TEXT_ARMS = ("residual", "identity", "mhc", "kromhc", "go-mhc s=2")  # on Tiny Shakespeare
+MODULE = "gomhc.lm.runs"  # also when it is run as a script
 POINTS = 200  # of a curve that a record keeps
 SAMPLE = 60  # words of a sample of text
+FINDINGS = ("loss", "floor", "above", "parameters", "tokens_per_second", "seconds", "memory")
+FINDINGS += ("report", "sample")
 
 
 class Stopped(Exception):
@@ -180,10 +184,11 @@ def run(
         progress: see `train`.
 
     Returns:
-        metrics: `loss` on the windows at the end, its `floor` and what is `above` it (None where
-            there is no floor), `parameters`, `tokens_per_second`, `seconds`, `memory` (bytes, at
-            most, on a GPU; else None), `report` (a `StreamReport` as lists; None without streams)
-            and a `sample` of text.
+        metrics: `diverged`: why and where, if it did, and then None for all else but the floor;
+            `loss` on the windows at the end, its `floor` and what is `above` it (None where there
+            is no floor), `parameters`, `tokens_per_second`, `seconds`, `memory` (bytes, at most,
+            on a GPU; else None), `report` (a `StreamReport` as lists; None without streams) and a
+            `sample` of text.
         series: `evaluations` (steps taken, loss, seconds); `loss` and `gradient` against the
             steps taken, means over equal parts of the run.
 
@@ -195,7 +200,7 @@ def run(
     options = dict(corpus)
     kind = options.pop("kind")
     if kind == "stories":
-        text = data.stories(sizes.block, seed=training.get("seed", 0), **options)
+        text = _stories(sizes.block, training.get("seed", 0), **options)
     elif kind == "shakespeare":
         text = data.tiny_shakespeare(shakespeare, block=sizes.block, **options)
     else:
@@ -203,12 +208,20 @@ def run(
     config = TrainConfig(sizes, **training)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
-    trained, seen = train(config, text, device=device, out=out, stop=stop, progress=progress)
+    try:
+        trained, seen = train(config, text, device=device, out=out, stop=stop, progress=progress)
+    except NonFiniteError as error:
+        return Outcome(
+            dict.fromkeys(FINDINGS) | {"floor": text.floor, "diverged": str(error)},
+            {"evaluations": [], "loss": [], "gradient": []},
+        )
     if seen.step < config.steps:
         raise Stopped(f"after {seen.step} of {config.steps} steps")
     loss, floor = seen.evaluations[-1][1], text.floor
     cuda = next(trained.parameters()).is_cuda
+    sample = continued(trained, text.windows[0, :8].tolist(), SAMPLE, text.vocabulary)
     metrics = {
+        "diverged": None,
         "loss": loss,
         "floor": floor,
         "above": None if floor is None else loss - floor,
@@ -217,9 +230,15 @@ def run(
         "seconds": seen.seconds[-1],
         "memory": torch.cuda.max_memory_allocated() if cuda else None,
         "report": _report(trained, text),
-        "sample": text.decode(continued(trained, text.windows[0, :8].tolist(), SAMPLE)),
+        "sample": text.decode(sample),
     }
     return Outcome(metrics, _curves(seen))
+
+
+@functools.lru_cache(maxsize=3)
+def _stories(block: int, seed: int, train: int, windows: int) -> data.Corpus:
+    """The stories of a seed, which many jobs share."""
+    return data.stories(block, train, windows, seed)
 
 
 def _report(model: GPT, text: data.Corpus) -> dict[str, Any] | None:
@@ -243,29 +262,32 @@ def _curves(seen: Progress) -> dict[str, Any]:
 
 
 @torch.no_grad()
-def continued(model: GPT, tokens: Sequence[int], count: int, seed: int = 0) -> list[int]:
+def continued(
+    model: GPT, tokens: Sequence[int], count: int, vocabulary: int, seed: int = 0
+) -> list[int]:
     """Some tokens, and how the model would go on.
 
     Args:
         model: on any device.
         tokens: at least one.
         count: how many to add.
+        vocabulary: tokens that the text has; the model may have more.
         seed: of the draws.
     """
     device = next(model.parameters()).device
     source = torch.Generator().manual_seed(seed)
-    model.eval()
     found = list(tokens)
-    for _ in range(count):
-        context = torch.tensor([found[-model.config.block :]], device=device)
-        weights = model(context)[0][0, -1].float().softmax(-1).cpu()
-        found.append(int(torch.multinomial(weights, 1, generator=source)))
+    with evaluating(model):
+        for _ in range(count):
+            context = torch.tensor([found[-model.config.block :]], device=device)
+            weights = model(context)[0][0, -1, :vocabulary].float().softmax(-1).cpu()
+            found.append(int(torch.multinomial(weights, 1, generator=source)))
     return found
 
 
 def _todo(jobs: Sequence[Job], folder: Path) -> Iterator[Job]:
     """Those without a record that the code of now has made."""
-    code = records.code_hash(records.closure(__name__))
+    code = records.code_hash(records.closure(MODULE))
     for job in jobs:
         try:
             record = records.load(records.file_of(job.name, folder))
@@ -298,7 +320,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     deadline = time.monotonic() + 60 * options.minutes
     # A training is only gone on with by the code that began it.
-    code = records.code_hash(records.closure(__name__))[:16]
+    code = records.code_hash(records.closure(MODULE))[:16]
     checkpoints = (options.checkpoints or data.cache() / "lm-checkpoints") / code
     failed = 0
     for job in todo:
@@ -315,18 +337,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
         clock = time.monotonic()
         try:
             seeds = (job.config["training"]["seed"],)
-            record = records.make(job.name, __name__, act, job.config, seeds)
+            record = records.make(job.name, MODULE, act, job.config, seeds)
         except Stopped as reason:
             print(f"{job.name}: the time is up {reason}; the next call goes on from there")
             break
-        except (ConnectionError, FileNotFoundError) as error:
-            print(f"{job.name}: left out: {error}", file=sys.stderr)
+        except Exception as error:  # no network, no memory: the other trainings may still run
+            print(f"{job.name}: left out: {type(error).__name__}: {error}", file=sys.stderr)
             failed += 1
             continue
         records.save(record, options.out)
-        shutil.rmtree(checkpoints / job.name)
-        loss = record.metrics["above"] or record.metrics["loss"]
-        print(f"{job.name}: {loss:.4f} in {time.monotonic() - clock:.1f} s", flush=True)
+        shutil.rmtree(checkpoints / job.name, ignore_errors=True)
+        found = record.metrics
+        if found["diverged"]:
+            result = "diverged"
+        elif found["above"] is None:
+            result = f"loss {found['loss']:.4f}"
+        else:
+            result = f"{found['above']:.4f} above the floor"
+        print(f"{job.name}: {result}, {time.monotonic() - clock:.1f} s", flush=True)
     return 1 if failed else 0
 
 

@@ -10,14 +10,16 @@ Note [Resuming]
 
 Note [Several processes]
     Under torchrun every process takes its part of the same global batch and the gradients are
-    averaged by Accelerate's DDP, so the losses are those of one process up to rounding.
+    averaged by Accelerate's DDP, so the losses are those of one process up to rounding (with
+    dropout, which every process draws for itself, up to the draws). The folder of checkpoints must
+    be one that all processes see. A run ends for all of them as soon as `stop` says so in one.
 """
 
 import json
 import math
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -27,8 +29,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from gomhc.hyper_connections import HyperConnection
 from gomhc.lm.data import Corpus
-from gomhc.lm.model import GPT, GPTConfig
+from gomhc.lm.model import GPT, GPTConfig, evaluating
+from gomhc.mixers.base import Mixer
 
 __all__ = ["NonFiniteError", "Progress", "TrainConfig", "evaluate", "learning_rate", "train"]
 
@@ -57,7 +61,7 @@ class TrainConfig:
         seed: of weights, batches and dropout.
         evaluate_every: steps between evaluations; the last step is always evaluated.
         checkpoint_every: steps between checkpoints, if there is a folder for them.
-        precision: "float32", "bfloat16" by autocast, or "auto": bfloat16 on a GPU.
+        precision: "float32", "bfloat16" by autocast, or "auto": bfloat16 on a GPU that has it.
         compile: whether the model goes through `torch.compile`.
     """
 
@@ -205,42 +209,54 @@ def train(
     folder = None if out is None else Path(out)
     if folder is not None and (folder / STATE).exists():
         seen = _resume(folder, config, corpus.digest, model, optimizer)
+    mean = engine.reduce(torch.tensor(float(seen.step), device=where), "mean").item()
+    if mean != seen.step:
+        raise ValueError(
+            f"expected all processes at one step, got {seen.step} here: no shared folder"
+        )
     run = torch.compile(wrapped) if config.compile else wrapped
-    narrow = config.precision == "bfloat16" or (config.precision == "auto" and where.type == "cuda")
+    narrow = config.precision == "bfloat16" or (config.precision == "auto" and _has_bfloat16(where))
     bar = _bar(config, seen, progress and engine.is_main_process)
-    while seen.step < config.steps and not stop():
+    while seen.step < config.steps:
+        if engine.reduce(torch.tensor(float(stop()), device=where), "sum").item():
+            break
         _tick(where)
         begin = time.perf_counter()
         for group in optimizer.param_groups:
             group["lr"] = learning_rate(config, seen.step)
-        torch.manual_seed(_mixed(config.seed, seen.step, engine.process_index))
+        draws = _mixed(config.seed, seen.step, engine.process_index)
+        torch.manual_seed(draws)
         tokens, targets = corpus.batch(seen.step, config.batch, config.seed)
         mine = slice(engine.process_index, None, engine.num_processes)
-        pieces = zip(
-            tokens[mine].chunk(config.accumulation),
-            targets[mine].chunk(config.accumulation),
-            strict=True,
-        )
+        pieces = [
+            (x.to(where), y.to(where))
+            for x, y in zip(
+                tokens[mine].chunk(config.accumulation),
+                targets[mine].chunk(config.accumulation),
+                strict=True,
+            )
+        ]
         optimizer.zero_grad()
         model.train()
         loss = torch.zeros((), device=where)
         for k, (x, y) in enumerate(pieces, 1):
-            last = k == config.accumulation
-            with (
-                nullcontext() if last else engine.no_sync(wrapped),
-                torch.autocast(where.type, torch.bfloat16, enabled=narrow),
-            ):
-                _, part = run(x.to(where), y.to(where))
+            with nullcontext() if k == len(pieces) else engine.no_sync(wrapped):
+                with torch.autocast(where.type, torch.bfloat16, enabled=narrow):
+                    _, part = run(x, y)
+                # Outside of autocast, so that what was computed in float32 is derived in it too.
                 (part / config.accumulation).backward()
             loss += part.detach() / config.accumulation
-        norm = nn.utils.clip_grad_norm_(model.parameters(), config.clip)
+        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
         value, size = engine.reduce(loss, "mean").item(), norm.item()
         if not (math.isfinite(value) and math.isfinite(size)):
-            place = first_non_finite(model, tokens.to(where), targets.to(where), narrow)
+            torch.manual_seed(draws)
+            place = first_non_finite(model, pieces, narrow)
             raise NonFiniteError(
                 f"expected a finite loss and gradient in step {seen.step}, got loss {value} and "
                 f"gradient norm {size}; it began in {place}"
             )
+        nn.utils.clip_grads_with_norm_(model.parameters(), config.clip, norm)
         optimizer.step()
         _tick(where)
         before = seen.seconds[-1] if seen.seconds else 0.0
@@ -259,7 +275,8 @@ def train(
         bar.update()
         bar.set_postfix_str(f"loss {value:.3f}, {seen.tokens_per_second:,.0f} tokens/s")
     bar.close()
-    if folder is not None and seen.step < config.steps and engine.is_main_process:
+    stopped = 0 < seen.step < config.steps
+    if folder is not None and stopped and engine.is_main_process:
         _save(folder, config, corpus.digest, model, optimizer, seen)
     return model, seen
 
@@ -275,40 +292,58 @@ def evaluate(model: GPT, corpus: Corpus, narrow: bool = False, batch: int = 16) 
         batch: windows at a time.
     """
     device = next(model.parameters()).device
-    was = model.training
-    model.eval()
     total = 0.0
-    for rows in corpus.windows.split(batch):
-        rows = rows.to(device)
-        with torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+    with evaluating(model), torch.autocast(device.type, torch.bfloat16, enabled=narrow):
+        for rows in corpus.windows.split(batch):
+            rows = rows.to(device)
             _, loss = model(rows[:, :-1], rows[:, 1:])
-        total += loss.item() * len(rows)
-    model.train(was)
+            total += loss.item() * len(rows)
     return total / len(corpus.windows)
 
 
-def first_non_finite(model: GPT, tokens: Tensor, targets: Tensor, narrow: bool) -> str:
-    """Name of the first module whose output is not finite, or of a weight whose gradient is not."""
-    found: list[str] = []
+def first_non_finite(model: GPT, pieces: Sequence[tuple[Tensor, Tensor]], narrow: bool) -> str:
+    """Where it begins: a weight, the output of a module, mixing matrices, or a weight's gradient.
 
-    def watch(name: str) -> Callable[..., None]:
-        def hook(module: nn.Module, inputs: Any, output: Any) -> None:
-            parts = output if isinstance(output, tuple) else (output,)
-            if not all(part.isfinite().all() for part in parts if part is not None):
-                found.append(f"the output of {name or 'the model'} ({type(module).__name__})")
-
-        return hook
-
-    handles = [module.register_forward_hook(watch(name)) for name, module in model.named_modules()]
-    try:
-        with torch.no_grad(), torch.autocast(tokens.device.type, torch.bfloat16, enabled=narrow):
-            model(tokens, targets)
-    finally:
-        for handle in handles:
-            handle.remove()
+    Args:
+        model: with the gradients as they were found.
+        pieces: tokens and targets of the step, run through the model once more.
+        narrow: whether it ran under bfloat16 autocast.
+    """
     for name, weight in model.named_parameters():
         if not weight.isfinite().all():
             return f"the weight {name}"
+    found: list[str] = []
+
+    def note(parts: Iterable[Any], what: str) -> None:
+        if not all(part.isfinite().all() for part in parts if isinstance(part, Tensor)):
+            found.append(what)
+
+    handles = []
+    for name, module in model.named_modules():
+        if isinstance(module, Mixer):  # all connections share one
+            continue
+        what = f"the output of {name or 'the model'} ({type(module).__name__})"
+        handles.append(
+            module.register_forward_hook(
+                lambda _, __, output, what=what: note(
+                    output if isinstance(output, tuple) else [output], what
+                )
+            )
+        )
+        if isinstance(module, HyperConnection):
+            what = f"the mixing matrices of {name}"
+            handles.append(
+                module.register_forward_pre_hook(
+                    lambda module, inputs, what=what: note(module.matrices(inputs[0]), what)
+                )
+            )
+    try:
+        for x, y in pieces:
+            with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=narrow):
+                model(x, y)
+    finally:
+        for handle in handles:
+            handle.remove()
     if found:
         return found[0]
     for name, weight in reversed(list(model.named_parameters())):
@@ -326,6 +361,10 @@ def _device(device: str | torch.device) -> torch.device:
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(device)
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    return device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
 
 
 def _tick(device: torch.device) -> None:
@@ -413,6 +452,9 @@ def _resume(
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         there = state["config"] | {"corpus": state["corpus"]}
         tensors = load_file(folder / state["tensors"], device=str(device))
+        found = state["progress"]
+        evaluations = [(step, loss) for step, loss in found.pop("evaluations")]
+        seen = Progress(**found, evaluations=evaluations)
     except (ValueError, LookupError, TypeError, OSError, SafetensorError) as error:
         raise ValueError(f"expected a whole run in {folder}, got {error!r}") from error
     asked = json.loads(json.dumps(asdict(config) | {"corpus": digest}))
@@ -428,9 +470,7 @@ def _resume(
                 key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else device)
                 for key in ("step", "exp_avg", "exp_avg_sq")
             }
-    found = state["progress"]
-    evaluations = [(step, loss) for step, loss in found.pop("evaluations")]
-    return Progress(**found, evaluations=evaluations)
+    return seen
 
 
 # The command
@@ -452,16 +492,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--factors", type=int, nargs="+", help="of kromhc and kron-go")
     parser.add_argument("--iterations", type=int, help="of mhc")
     parser.add_argument("--off-diagonal-mass", type=float, default=0.01, help="of H_res at first")
+    parser.add_argument("--dead-start", action="store_true", help="start θ at 0")
+    parser.add_argument("--offsets", type=float, default=0.02, help="spread at first (%(default)s)")
+    parser.add_argument("--inputs", choices=["all", "mean"], default="all", help="of the matrices")
+    parser.add_argument("--reduce", choices=["read", "mean", "sum"], default="read")
+    parser.add_argument("--norm-streams", action="store_true", help="norm before the reduction")
+    parser.add_argument("--dropout", type=float, help="the preset's if not given")
     parser.add_argument(
         "--data", default="stories", help="stories, shakespeare, tinystories, or a text file"
     )
+    parser.add_argument("--copy", help="file or folder with a copy of shakespeare or tinystories")
     parser.add_argument("--level", choices=["characters", "bpe"], default="characters")
     defaults = {f.name: f.default for f in TrainConfig.__dataclass_fields__.values()}
     for name in ("steps", "batch", "accumulation", "warmup", "seed", "evaluate_every"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=int, default=defaults[name], help="(%(default)s)")
     parser.add_argument("--checkpoint-every", type=int, default=defaults["checkpoint_every"])
-    for name in ("learning_rate", "weight_decay", "clip"):
+    for name in ("learning_rate", "final", "weight_decay", "clip"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=float, default=defaults[name], help="(%(default)s)")
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
@@ -470,13 +517,18 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of checkpoints; a run there is resumed")
     options = parser.parse_args(arguments)
     sizes = PRESETS[options.preset]
+    streams = ("streams", "block_size_s", "factors", "iterations", "dead_start", "norm_streams")
+    given = [name for name in streams if getattr(options, name) != parser.get_default(name)]
+    if options.mixer == RESIDUAL and given:
+        parser.error(f"expected a mixer for --{given[0].replace('_', '-')}, got residual")
     try:
         if options.data == "stories":
             corpus = data.stories(sizes.block)
         elif options.data == "shakespeare":
-            corpus = data.tiny_shakespeare(block=sizes.block, level=options.level)
+            corpus = data.tiny_shakespeare(options.copy, block=sizes.block, level=options.level)
         elif options.data == "tinystories":
-            corpus = data.tiny_stories(block=sizes.block)
+            source = {} if options.copy is None else {"source": options.copy}
+            corpus = data.tiny_stories(block=sizes.block, **source)
         else:
             corpus = data.text(options.data, sizes.block, options.level)
         model = preset(
@@ -488,12 +540,20 @@ def main(arguments: list[str] | None = None) -> int:
             iterations=options.iterations,
             factors=None if options.factors is None else tuple(options.factors),
             off_diagonal_mass=options.off_diagonal_mass,
+            dead_start=options.dead_start,
+            offsets=options.offsets,
+            inputs=options.inputs,
+            reduce=options.reduce,
+            norm_streams=options.norm_streams,
+            dropout=sizes.dropout if options.dropout is None else options.dropout,
         )
         chosen = {name: getattr(options, name) for name in defaults if hasattr(options, name)}
         config = TrainConfig(model, **chosen)
         trained, seen = train(config, corpus, device=options.device, out=options.out, progress=True)
-    except (ValueError, OSError, ImportError, NonFiniteError) as error:
+    except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
+    if int(os.environ.get("RANK", "0")) > 0:
+        return 0
     step, loss = seen.evaluations[-1]
     above = "" if corpus.floor is None else f", {loss - corpus.floor:.4f} above the floor"
     print(
