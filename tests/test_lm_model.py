@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -53,10 +54,16 @@ def test_no_token_sees_the_ones_after_it(mixer, corpus):
 
 def test_arms_of_one_seed_start_from_the_same_weights():
     plain = dict(nano(RESIDUAL).named_parameters())
+    streams = nano("identity")
     for mixer in MIXERS:
-        weights = dict(nano(mixer).named_parameters())
+        model = nano(mixer)
+        weights = dict(model.named_parameters())
         for name, weight in plain.items():
             assert torch.equal(weights[name], weight), (mixer, name)
+        assert torch.equal(model.offsets, streams.offsets)
+        assert torch.equal(model.read, streams.read)
+        for one, other in zip(model.connections, streams.connections, strict=True):
+            assert torch.equal(one.bias[one.mixer.num_parameters :], other.bias)  # the gates
     assert not torch.equal(
         dict(nano(RESIDUAL, 1).named_parameters())["tokens.weight"], plain["tokens.weight"]
     )
@@ -148,14 +155,53 @@ def test_the_report_of_a_model(mixer, corpus):
         assert found.difference == pytest.approx([1.0] * 4)
 
 
+def test_the_report_of_matrices_known_by_hand(corpus):
+    model = nano("go-mhc")
+    with torch.no_grad():
+        for connection in model.connections:
+            connection.bias[: connection.mixer.num_parameters] = 0.1
+    found = stream_report(model, corpus.windows)
+    H = model.connections[0].mixer(torch.full((28,), 0.1, dtype=torch.float64)).numpy()
+    centre = np.eye(4) - 1 / 4
+    for k in range(4):
+        C = np.linalg.matrix_power(H, k + 1)
+        assert found.mixing[k].numpy() == pytest.approx(H, abs=1e-6)
+        assert found.distance[k].item() == pytest.approx(np.linalg.norm(H - np.eye(4)), abs=1e-5)
+        assert found.smallest[k].item() == pytest.approx(np.linalg.svd(C)[1][-1], abs=1e-5)
+        kept = np.linalg.norm(C @ centre) ** 2 / 3
+        assert found.difference[k].item() == pytest.approx(kept, abs=1e-5)
+    assert found.change["all as mean"] == pytest.approx(0, abs=1e-5)  # no token has its own matrix
+    tokens = corpus.windows[:, :-1]
+    x = model.tokens(tokens) + model.positions.weight[: tokens.shape[1]]
+    X = (x[..., None, :] + model.offsets).flatten(0, 1).detach().double().numpy()
+    size = np.linalg.svd(X)[1] ** 2  # eigenvalues of the Gram matrices
+    effective = (size.sum(-1) ** 2 / (size**2).sum(-1)).mean()
+    assert found.effective[0].item() == pytest.approx(effective, rel=1e-4)
+    length = (X**2).sum(-1)
+    assert found.dominance[0].item() == pytest.approx((length.max(-1) / length.sum(-1)).mean())
+
+
+@pytest.mark.parametrize("reduce", ["read", "mean", "sum"])
+def test_a_norm_of_every_stream(corpus, reduce):
+    config = preset("nano", mixer="go-mhc", norm_streams=True, reduce=reduce)
+    model = GPT(config)
+    seen = []
+    model.norm.register_forward_hook(lambda _, inputs, output: seen.append((inputs[0], output)))
+    logits, _ = model(corpus.windows[:, :-1])
+    ((streams, normed),) = seen
+    assert streams.shape[-2:] == (4, 64)
+    weights = {"read": model.read, "mean": torch.full((4,), 0.25), "sum": torch.ones(4)}[reduce]
+    weights = weights.sigmoid() if reduce == "read" else weights
+    expected = torch.einsum("d,btdc->btc", weights, normed) @ model.tokens.weight.T
+    torch.testing.assert_close(logits, expected)
+
+
 def test_replacing_by_the_identity_gives_the_loss_of_the_identity_arm(corpus):
     model, twin = nano("go-mhc"), nano("identity")
     with torch.no_grad():
         for one, other in zip(model.connections, twin.connections, strict=True):
             one.bias[: one.mixer.num_parameters] = 0.3
             other.bias.copy_(one.bias[one.mixer.num_parameters :])
-        twin.offsets.copy_(model.offsets)
-        twin.read.copy_(model.read)
     found = stream_report(model, corpus.windows)
     _, loss = twin(corpus.windows[:, :-1], corpus.windows[:, 1:])
     assert found.loss + found.change["all as I"] == pytest.approx(loss.item(), abs=1e-6)

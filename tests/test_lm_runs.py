@@ -1,12 +1,14 @@
 """The queue of trainings: what is in it, and that it stops and goes on."""
 
-import math
+import subprocess
+import sys
 
 import pytest
+import torch
 
 from gomhc import records
 from gomhc.lm import runs
-from gomhc.lm.model import preset
+from gomhc.lm.model import GPT, preset
 
 
 @pytest.mark.parametrize("profile", runs.SIZES)
@@ -65,20 +67,64 @@ def test_each_training_is_a_record(two, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("2 of 2 trainings have their record")
 
 
-def test_it_stops_in_time_and_goes_on_from_there(two, tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("steps", [0, 2])
+def test_it_stops_in_time_and_goes_on_from_there(two, tmp_path, capsys, monkeypatch, steps):
     whole = runs.run(**two[0].config, device="cpu")
-    clock = iter(
-        [0.0, 0.0, 0.0, 0.0, 0.0, math.inf, math.inf, math.inf]
-    )  # the time is up in a training
-    monkeypatch.setattr(runs.time, "monotonic", lambda: next(clock, math.inf))
-    assert command(tmp_path / "records", "--minutes", "1") == 0
-    assert "of 4 steps; the next call goes on from there" in capsys.readouterr().out
-    monkeypatch.undo()
+
+    def late(*arguments, stop, **options):
+        """The time is up after some steps."""
+        asked = iter([False] * steps)
+        return train(*arguments, stop=lambda: next(asked, True), **options)
+
+    train = runs.train
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "train", late)
+        assert command(tmp_path / "records", "--minutes", "1") == 0
+    said = capsys.readouterr().out
+    assert f"up after {steps} of 4 steps; the next call goes on from there" in said
     monkeypatch.setattr(runs, "queue", lambda profile: two[:1])
     assert command(tmp_path / "records") == 0
     found = records.load(records.file_of(two[0].name, tmp_path / "records"))
     assert found.metrics["loss"] == whole.metrics["loss"]
     assert found.series["loss"] == whole.series["loss"]
+
+
+def test_no_time_at_all(two, tmp_path, capsys):
+    assert command(tmp_path / "records", "--minutes", "0") == 0
+    assert not (tmp_path / "records").exists()
+
+
+def test_the_command_as_a_module():
+    command = [sys.executable, "-m", runs.MODULE, "--profile", "smoke", "--list"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    assert "lm/smoke-residual-d4-seed0" in answer.stdout
+
+
+def test_a_training_that_diverges_is_a_record_too(two, tmp_path, capsys):
+    two[0].config["training"] = two[0].config["training"] | {"learning_rate": 1e38}
+    assert command(tmp_path / "records") == 0
+    assert "residual-d4-seed0: diverged" in capsys.readouterr().out
+    found = records.load(records.file_of(two[0].name, tmp_path / "records")).metrics
+    assert "in step 1" in found["diverged"]
+    assert found["loss"] is found["above"] is None
+
+
+def test_a_training_that_fails_does_not_stop_the_others(two, tmp_path, capsys, monkeypatch):
+    def fail(config, *arguments, **options):
+        if config.model.mixer == "residual":
+            raise torch.OutOfMemoryError("too large")
+        return train(config, *arguments, **options)
+
+    train = runs.train
+    monkeypatch.setattr(runs, "train", fail)
+    assert command(tmp_path / "records") == 1
+    assert "left out: OutOfMemoryError: too large" in capsys.readouterr().err
+    assert records.file_of(two[1].name, tmp_path / "records").exists()
+
+
+def test_samples_have_only_words_of_the_text():
+    model = GPT(preset("nano"))
+    assert max(runs.continued(model, [1, 2], 40, vocabulary=5)) < 5
 
 
 def test_what_is_missing_is_left_out(monkeypatch, tmp_path, capsys):

@@ -3,8 +3,10 @@
 import json
 import math
 import os
+import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 import torch
@@ -92,6 +94,16 @@ def test_evaluation_is_the_mean_over_the_windows(corpus):
     model.train()
     assert evaluate(model, corpus, batch=3) == pytest.approx(sum(one_by_one) / 8, rel=1e-5)
     assert model.training
+
+
+def test_a_dead_start_is_identity_mixing_under_another_name(corpus):
+    dead = config(steps=30)
+    dead = replace(dead, model=replace(dead.model, dead_start=True))
+    _, one = train(dead, corpus)
+    _, other = train(config("identity", steps=30), corpus)
+    assert one.loss == pytest.approx(other.loss, rel=1e-5)
+    _, alive = train(config(steps=30), corpus)
+    assert alive.loss != pytest.approx(other.loss, rel=1e-5)
 
 
 # Runs that are stopped
@@ -191,6 +203,7 @@ def test_runs_killed_at_random_give_the_losses_of_one_that_was_not(corpus, tmp_p
         capture_output=True,
         text=True,
         check=True,
+        timeout=600,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert int(answer.stdout) >= KILLS
@@ -229,6 +242,7 @@ def test_two_processes_give_the_losses_of_one(corpus, tmp_path, mixer):
         [*launch, "--master-port", "0", "--standalone", script, tmp_path / "out", mixer],
         check=True,
         capture_output=True,
+        timeout=300,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     together = json.loads((tmp_path / "out" / "state.json").read_text())["progress"]
@@ -259,8 +273,40 @@ def test_the_place_where_an_output_overflows(corpus):
     with torch.no_grad():
         model.connections[1].branch.out.weight.fill_(1e38)
     tokens, targets = corpus.batch(0, 2)
-    place = first_non_finite(model, tokens, targets, False)
+    place = first_non_finite(model, [(tokens, targets)], False)
     assert place == "the output of connections.1.branch.out (Linear)"
+
+
+def test_the_place_of_matrices_that_are_not_finite(corpus):
+    model = GPT(config().model)
+    with torch.no_grad():
+        model.connections[1].alpha.fill_(1e30)
+        model.connections[1].weight.fill_(1e30)
+    tokens, targets = corpus.batch(0, 2)
+    place = first_non_finite(model, [(tokens, targets)], False)
+    assert place == "the mixing matrices of connections.1"
+
+
+def test_a_gradient_that_is_not_finite_is_reported_with_its_place(corpus, monkeypatch):
+    def watched(self, seed=0):
+        start(self, seed)
+        self.connections[1].branch.up.weight.register_hook(lambda slope: slope * math.nan)
+
+    start = GPT.__init__
+    monkeypatch.setattr(GPT, "__init__", watched)
+    with pytest.raises(NonFiniteError, match=r"in step 0, .* gradient of connections.1.branch.up"):
+        train(config(), corpus)
+
+
+def test_under_autocast_gradients_are_those_of_the_float32_parts(corpus):
+    plan = config(steps=1, warmup=0, precision="bfloat16", learning_rate=1e-30)
+    model, seen = train(plan, corpus)
+    tokens, targets = corpus.batch(0, 4)
+    with torch.autocast("cpu", torch.bfloat16):
+        _, loss = model(tokens, targets)
+    gradients = torch.autograd.grad(loss, list(model.parameters()))
+    norm = math.sqrt(sum(g.double().square().sum().item() for g in gradients))
+    assert seen.gradient[0] == pytest.approx(norm, rel=1e-6)
 
 
 def test_a_corpus_that_does_not_fit(corpus):
@@ -299,10 +345,18 @@ def test_the_command(tmp_path, capsys):
     [
         (["--data", "nowhere.txt"], "expected a text file at nowhere.txt"),
         (["--mixer", "kromhc", "--streams", "3"], "kromhc"),
+        (["--mixer", "mhc", "--block-size-s", "2"], "block-size-s|'s'"),
+        (["--device", "abacus"], "abacus"),
     ],
 )
 def test_the_command_says_what_is_wrong(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
         main(arguments)
     assert stop.value.code == 1
-    assert message in capsys.readouterr().err
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_the_plain_residual_takes_no_stream_options(capsys):
+    with pytest.raises(SystemExit):
+        main(["--streams", "8"])
+    assert "expected a mixer for --streams, got residual" in capsys.readouterr().err

@@ -46,8 +46,26 @@ def test_the_frequencies_are_the_probabilities():
     assert abs(statistic - freedom) < 5 * math.sqrt(2 * freedom)
 
 
-def test_a_story_is_as_likely_as_its_draws_say():
-    # By hand: three draws and the choice of an ending, from tables with weights 1 / (k + 3).
+def test_words_are_drawn_as_what_is_known_of_them_says():
+    # The cost of each word minus its expectation, given the words before, is a martingale: its sum
+    # over a long text has the standard deviation of its steps and no more.
+    text = sample(6000, seed=11)
+    words = [vocabulary()[token] for token in text.tokens]
+    excess, variance, begin = 0.0, 0.0, 0
+    for k, word in enumerate(words):
+        if word == BEGIN:
+            begin = k
+            continue
+        weights = next_word(words[begin:k])
+        costs = {w: -math.log(p) for w, p in weights.items()}
+        mean = math.fsum(p * costs[w] for w, p in weights.items())
+        excess += costs[word] - mean
+        variance += math.fsum(p * (costs[w] - mean) ** 2 for w, p in weights.items())
+        assert text.log_probability[k] == pytest.approx(-costs[word], abs=1e-9)
+    assert abs(excess) < 4.5 * math.sqrt(variance)
+
+
+def test_the_first_draw_has_the_weights_of_the_note():
     words = next_word([BEGIN, "one"])
     total = sum(1 / (k + 3) for k in range(1, len(words) + 1))
     assert words["morning"] == pytest.approx(1 / 4 / total)

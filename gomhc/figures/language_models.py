@@ -66,7 +66,7 @@ def gradients(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
 
 
 def mixing(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Mean H_res of every connection, a row an arm; the diagonal is left to a colour of its own.
+    """Mean H_res of every connection, a row an arm; entries outside [0, 1] are drawn at its ends.
 
     Args:
         reports: arm -> a `StreamReport` as a dict.
@@ -101,18 +101,22 @@ def streams(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
     """
     panels = {
         "gain_forward": "forward gain",
+        "gain_backward": "backward gain",
         "smallest": "σ_min of the composite",
         "difference": "energy of differences kept",
         "distance": "‖H_res − I‖",
+        "marginal_error": "marginal error",
         "effective": "effective streams",
         "dominance": "share of the longest stream",
     }
-    fig, axes = plt.subplots(2, 3, figsize=(9.4, 5.2), sharex=True)
+    fig, axes = plt.subplots(2, 4, figsize=(10.4, 5.2), sharex=True)
     for ax, (key, title) in zip(axes.flat, panels.items(), strict=True):
         for arm, style in styles(list(reports)).items():
             values = reports[arm][key]
             ax.plot(range(1, len(values) + 1), values, label=arm, markersize=4, **style)
         ax.set_title(title)
+        if key == "marginal_error":
+            ax.set_yscale("log")
     for ax in axes[-1]:
         ax.set_xlabel("connection")
     handles, names = axes[0, 0].get_legend_handles_labels()

@@ -71,8 +71,7 @@ TEXT_ARMS = ("residual", "identity", "mhc", "kromhc", "go-mhc s=2")  # on Tiny S
 MODULE = "gomhc.lm.runs"  # also when it is run as a script
 POINTS = 200  # of a curve that a record keeps
 SAMPLE = 60  # words of a sample of text
-FINDINGS = ("loss", "floor", "above", "parameters", "tokens_per_second", "seconds", "memory")
-FINDINGS += ("report", "sample")
+FINDINGS = "loss floor above parameters tokens_per_second seconds memory report sample".split()
 
 
 class Stopped(Exception):
