@@ -118,7 +118,7 @@ def test_a_dead_start_stays_dead(corpus):
         ({"reduce": "max"}, "reduce as read, mean or sum; got 'max'"),
     ],
 )
-def test_bad_configurations(changes, message):
+def test_bad_configurations(changes, message, unchecked):
     with pytest.raises(ValueError, match=message):
         preset("nano", **changes)
 
