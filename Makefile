@@ -30,6 +30,8 @@ serve:  ## show the built book on localhost (PORT=8000)
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
+# Threads cost more than they gain on batches of small matrices.
+records: export OMP_NUM_THREADS ?= 1
 records: $(STAMP)  ## run what the book stores of the full profile, from where it was stopped
 	$(BIN)/python -m gomhc.studies
 
