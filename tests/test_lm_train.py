@@ -153,7 +153,7 @@ def test_a_damaged_run_is_refused(corpus, tmp_path, name, keep):
 
 # A process that forks runs and kills them at random moments, so that torch is imported once.
 KILLER = """
-import os, random, signal, sys, time
+import os, random, signal, sys, tempfile, time
 from pathlib import Path
 import torch
 from gomhc.lm import data
@@ -165,6 +165,8 @@ model = preset("nano", mixer="go-mhc", dropout=0.1, width=32, block=16, layers=1
 plan = TrainConfig(model, steps=60, batch=4, warmup=3, evaluate_every=20, checkpoint_every=1)
 longest = 0.4  # seconds until a kill
 corpus = data.stories(block=16, train=4000, windows=8)
+with tempfile.TemporaryDirectory() as folder:  # what is imported late is imported now
+    train(plan, corpus, device="cpu", out=folder, stop=iter([False, True]).__next__)
 source = random.Random(0)
 kills, runs, finished = 0, 0, True
 while kills < int(sys.argv[2]) or not finished:
