@@ -64,6 +64,9 @@ def reduce_streams(
         X: (..., d, C).
         how: "mean", so that copies give back what they were made of, or "sum".
 
+    Returns:
+        (..., C).
+
     Raises:
         ValueError: if it is neither.
     """
@@ -93,6 +96,20 @@ class HyperConnection(nn.Module):
     It takes the place of `x + branch(x)`, and has (dC + 1)g + 2d²C + 2d + 3 parameters beside the
     branch's, where g is `mixer.num_parameters`.
 
+    Args:
+        dim: C, features of a stream.
+        branch: F.
+        mixer: from `make_mixer`; its d is the number of streams.
+        layer: index of this connection in the network; it prefers stream `layer` mod d.
+        off_diagonal_mass: of H_res at the start, see `Mixer.initial_theta`.
+        inputs: what the matrices are made from: "all" streams side by side, or their "mean" (x'
+            then has the length C, and W as many columns).
+        generator: source of randomness for mixers with a random start.
+
+    Raises:
+        TypeError: if the mixer is none, such as a mixer's name.
+        ValueError: if dim < 1, layer < 0, or inputs is neither.
+
     Attributes:
         branch: F, any module or function (..., C) -> (..., C), with its own norm.
         mixer: the map θ ↦ H_res.
@@ -114,22 +131,6 @@ class HyperConnection(nn.Module):
         inputs: Literal["all", "mean"] = "all",
         generator: torch.Generator | None = None,
     ) -> None:
-        """Set up the connection.
-
-        Args:
-            dim: C, features of a stream.
-            branch: F.
-            mixer: from `make_mixer`; its d is the number of streams.
-            layer: index of this connection in the network; it prefers stream `layer` mod d.
-            off_diagonal_mass: of H_res at the start, see `Mixer.initial_theta`.
-            inputs: what the matrices are made from: "all" streams side by side, or their "mean"
-                (x' then has the length C, and W as many columns).
-            generator: source of randomness for mixers with a random start.
-
-        Raises:
-            TypeError: if the mixer is none, such as a mixer's name.
-            ValueError: if dim < 1, layer < 0, or inputs is neither.
-        """
         super().__init__()
         dim = check_positive("dim", dim)
         check_mixer(mixer)

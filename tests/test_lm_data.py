@@ -108,7 +108,7 @@ def test_a_file_that_is_not_there(tmp_path):
         ({"windows": 0}, "block and windows >= 1"),
     ],
 )
-def test_bad_options(song, options, message):
+def test_bad_options(song, options, message, unchecked):
     with pytest.raises(ValueError, match=message):
         data.text(song, block=16, **options)
 

@@ -57,6 +57,12 @@ def _above_floor(record: Record) -> Number:
     return math.inf if record.metrics["diverged"] else record.metrics["above"]
 
 
+def _rates(profile: str) -> dict[float, str]:
+    """Learning rate -> what the jobs that have it are called."""
+    own = SIZES[profile]["training"]["learning_rate"]
+    return {share * own: what for share, what in RATES.items()}
+
+
 def _tuned(found: Found, profile: str, arm: str) -> tuple[float, dict[int, float]]:
     """(learning rate, seed -> loss above the floor), the rate being the one of the least mean."""
     table = {
@@ -64,7 +70,7 @@ def _tuned(found: Found, profile: str, arm: str) -> tuple[float, dict[int, float
             seed: _above_floor(found[record_name(profile, what, arm, seed)])
             for seed in SIZES[profile]["seeds"]
         }
-        for rate, what in RATES.items()
+        for rate, what in _rates(profile).items()
     }
     best = min(table, key=lambda rate: statistics.fmean(table[rate].values()))
     if math.inf in table[best].values():
@@ -72,11 +78,11 @@ def _tuned(found: Found, profile: str, arm: str) -> tuple[float, dict[int, float
     return best, table[best]
 
 
-def _untuned(rows: Mapping[str, tuple[float, Mapping[int, Number]]]) -> list[str]:
+def _untuned(profile: str, rows: Mapping[str, tuple[float, Mapping[int, Number]]]) -> list[str]:
     """A caveat for arms whose best rate is an end of the grid: a better one may lie beyond."""
-    arms = [
-        NAMES.get(arm, arm) for arm, (rate, _) in rows.items() if rate in (min(RATES), max(RATES))
-    ]
+    rates = _rates(profile)
+    ends = min(rates), max(rates)
+    arms = [NAMES.get(arm, arm) for arm, (rate, _) in rows.items() if rate in ends]
     return [f"the best rate is an end of the grid for {', '.join(arms)}"] if arms else []
 
 
@@ -107,7 +113,7 @@ def _no_worse(profile: str, arm: str, rivals: Iterable[str]) -> Callable[[Found]
         against = "; ".join(f"{NAMES.get(k, k)} {d}" for k, d in differences.items())
         measured = f"above the floor, nats a token: {_above(rows)}; {NAMES[arm]} against {against}"
         caveats = [] if sure or not likely else ["an interval reaches beyond the margin"]
-        caveats += _untuned(rows)
+        caveats += _untuned(profile, rows)
         values = {name: d._asdict() for name, d in differences.items()}
         return Finding(grade(sure, likely), measured, values, "; ".join(caveats))
 
@@ -122,7 +128,7 @@ def _mixing(profile: str) -> Callable[[Found], Finding]:
         difference = _difference(rows[GO][1], rows["identity"][1])
         sure, likely = difference.high < 0, difference.mean < 0
         caveats = [] if sure or not likely else ["the interval holds 0"]
-        caveats += _untuned(rows)
+        caveats += _untuned(profile, rows)
         measured = f"above the floor, nats a token: {_above(rows)}; difference {difference}"
         values = {"difference": difference._asdict()}
         return Finding(grade(sure, likely), measured, values, "; ".join(caveats))

@@ -60,6 +60,10 @@ class GPTConfig:
             (Note [The last mixer] in this module).
         norm_streams: whether the last norm is taken of every stream, before they become one, as
             the go-mHC release has it, instead of after.
+
+    Raises:
+        ValueError: if a size is below 1, heads do not divide the width, dropout is outside [0, 1),
+            or a name is unknown.
     """
 
     vocabulary: int
@@ -131,7 +135,14 @@ def preset(name: str, **changes: Any) -> GPTConfig:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and back to what it was."""
+    """Switch dropout off, and back to what it was.
+
+    Args:
+        model: any module.
+
+    Returns:
+        A context manager.
+    """
     was = model.training
     model.eval()
     try:

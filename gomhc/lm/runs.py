@@ -40,26 +40,39 @@ ARMS: dict[str, dict[str, Any]] = {
     "go-mhc s=2": {"mixer": "go-mhc", "s": 2},
     "kron-go s=2": {"mixer": "kron-go", "s": 2},
 }
-RATES = {1e-3: "lr0.001", 3e-3: "d4", 1e-2: "lr0.01"}  # learning rate -> what a job calls it
+# Learning rates as shares of the size's own, and what a job calls them
+RATES = {0.3: "lr-low", 1.0: "d4", 3.0: "lr-high"}
 SIZES: dict[str, dict[str, Any]] = {
     # Of the models and trainings of a profile; `seeds` are paired over the arms.
     "smoke": {
         "model": {"preset": "nano", "block": 32, "width": 32},
-        "training": {"steps": 4, "batch": 2, "warmup": 1, "evaluate_every": 2},
+        "training": {
+            "steps": 4,
+            "batch": 2,
+            "warmup": 1,
+            "evaluate_every": 2,
+            "learning_rate": 3e-3,
+        },
         "tokens": 2000,
         "windows": 2,
         "seeds": (0,),
     },
     "book": {
         "model": {"preset": "nano"},
-        "training": {"steps": 300, "batch": 16, "evaluate_every": 20},
+        "training": {"steps": 300, "batch": 16, "evaluate_every": 20, "learning_rate": 1e-2},
         "tokens": 300_000,
         "windows": 32,
         "seeds": (0, 1, 2),
     },
     "full": {
         "model": {"preset": "small"},
-        "training": {"steps": 1500, "batch": 64, "warmup": 100, "evaluate_every": 100},
+        "training": {
+            "steps": 1500,
+            "batch": 64,
+            "warmup": 100,
+            "evaluate_every": 100,
+            "learning_rate": 3e-3,
+        },
         "tokens": 6_000_000,
         "windows": 256,
         "seeds": (0, 1, 2),
@@ -71,7 +84,8 @@ TEXT_ARMS = ("residual", "identity", "mhc", "kromhc", "go-mhc s=2")  # on Tiny S
 MODULE = "gomhc.lm.runs"  # also when it is run as a script
 POINTS = 200  # of a curve that a record keeps
 SAMPLE = 60  # words of a sample of text
-FINDINGS = "loss floor above parameters tokens_per_second seconds memory report sample".split()
+FINDINGS = ["loss", "floor", "above", "parameters", "tokens_per_second", "seconds", "memory"]
+FINDINGS += ["report", "sample"]
 
 
 class Stopped(Exception):
@@ -91,7 +105,17 @@ class Job(NamedTuple):
 
 
 def record_name(profile: str, what: str, arm: str, seed: int) -> str:
-    """Name of a training's record, "lm/book-go-mhc-s2-d4-seed0"."""
+    """Name of a training's record.
+
+    Args:
+        profile: its size.
+        what: "d4" for an arm at the size's own settings, or what is different.
+        arm: out of `ARMS`.
+        seed: of the training.
+
+    Returns:
+        Such as "lm/book-go-mhc-s2-d4-seed0".
+    """
     label = f"{arm}-{what}".replace(" s=", "-s")
     return f"lm/{profile}-{label}-seed{seed}"
 
@@ -114,6 +138,7 @@ def queue(profile: str) -> list[Job]:
         raise ValueError(f"expected one of {', '.join(SIZES)}; got {profile!r}")
     sizes = SIZES[profile]
     first, *others = sizes["seeds"]
+    own = sizes["training"]["learning_rate"]
     shared = {
         "model": sizes["model"],
         "training": sizes["training"],
@@ -128,9 +153,9 @@ def queue(profile: str) -> list[Job]:
 
     def at_rates(seeds: Sequence[int]) -> list[Job]:
         return [
-            job(what, arm, seed, training={"learning_rate": rate})
+            job(what, arm, seed, training={"learning_rate": share * own})
             for seed in seeds
-            for rate, what in RATES.items()
+            for share, what in RATES.items()
             if what != "d4"
             for arm in ARMS
         ]

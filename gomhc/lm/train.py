@@ -63,6 +63,10 @@ class TrainConfig:
         checkpoint_every: steps between checkpoints, if there is a folder for them.
         precision: "float32", "bfloat16" by autocast, or "auto": bfloat16 on a GPU that has it.
         compile: whether the model goes through `torch.compile`.
+
+    Raises:
+        ValueError: if a number is out of its range, accumulation does not divide the batch, or the
+            precision is unknown.
     """
 
     model: GPTConfig
@@ -102,7 +106,15 @@ class TrainConfig:
 
 
 def learning_rate(config: TrainConfig, step: int) -> float:
-    """Of one step, from 0 on: linear warm-up, then half a cosine down to the final share."""
+    """Linear warm-up, then half a cosine down to the final share.
+
+    Args:
+        config: of the run.
+        step: its number, from 0 on.
+
+    Returns:
+        The learning rate of that step.
+    """
     if step < config.warmup:
         return config.learning_rate * (step + 1) / config.warmup
     done = (step - config.warmup) / max(1, config.steps - config.warmup)
@@ -290,6 +302,9 @@ def evaluate(model: GPT, corpus: Corpus, narrow: bool = False, batch: int = 16) 
         corpus: with the windows.
         narrow: whether to run under bfloat16 autocast.
         batch: windows at a time.
+
+    Returns:
+        The mean.
     """
     device = next(model.parameters()).device
     total = 0.0
