@@ -405,7 +405,7 @@ def _optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
 
 
 def _bar(config: TrainConfig, seen: Progress, shown: bool) -> Any:
-    from tqdm.auto import tqdm
+    from tqdm import tqdm
 
     return tqdm(total=config.steps, initial=seen.step, unit="step", disable=not shown)
 
