@@ -2,7 +2,7 @@
 
 Note [Starts]
     Streams that are all equal stay equal under any doubly stochastic matrix, and then nothing
-    depends on θ: its gradient is zero, whatever the mixer. So streams must differ from the
+    depends on θ: its gradient is zero, whatever the family. So streams must differ from the
     beginning. Two things see to that: `expand_streams` can add an offset to each copy, and the
     layers read and write the streams unevenly, layer l preferring stream l mod d.
 
@@ -35,8 +35,8 @@ def expand_streams(
     Args:
         x: (..., C).
         d: number of streams.
-        offsets: (d, C), added to the copies. Without them the streams are equal and the first
-            mixer has no gradient (Note [Starts] in this module).
+        offsets: (d, C), added to the copies. Without them the streams are equal, and the first
+            mixer, if doubly stochastic, has no gradient (Note [Starts] in this module).
 
     Returns:
         (..., d, C); without offsets a view of x, as with `Tensor.expand`.
@@ -94,7 +94,7 @@ class HyperConnection(nn.Module):
         H_res  = mixer(α_res x'W_res + b_res)     (d, d), how the streams are mixed
 
     It takes the place of `x + branch(x)`, and has (dC + 1)g + 2d²C + 2d + 3 parameters beside the
-    branch's, where g is `mixer.num_parameters`.
+    branch's, where g is `mixer.num_parameters`; with inputs="mean" C stands for dC in it.
 
     Args:
         dim: C, features of a stream.
@@ -113,7 +113,7 @@ class HyperConnection(nn.Module):
     Attributes:
         branch: F, any module or function (..., C) -> (..., C), with its own norm.
         mixer: the map θ ↦ H_res.
-        weight: (g + 2d, dC), the rows of W_res, W_pre and W_post.
+        weight: (g + 2d, dC), or (g + 2d, C) for "mean": the rows of W_res, W_pre and W_post.
         bias: (g + 2d,), b_res, b_pre and b_post.
         alpha: (3,), α_res, α_pre and α_post.
 

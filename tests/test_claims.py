@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import json
+import math
 import re
 import shutil
 from pathlib import Path
@@ -111,13 +112,24 @@ def interval(share, margin=0.001):
     return {"share": share, "low": max(share - margin, 0), "high": min(share + margin, 1)}
 
 
+def trained(above, parameters=1000):
+    """What a training finds; an infinite loss is one that diverged."""
+    if above == math.inf:
+        return dict.fromkeys(("above", "tokens_per_second", "parameters")) | {"diverged": "why"}
+    return {
+        "diverged": None,
+        "above": above,
+        "tokens_per_second": 1e4,
+        "parameters": parameters,
+    }
+
+
 def trainings(folder):
     """Language models whose seeds differ by a percent, at their best at the middle rate."""
 
     def run(name, above, seed):
         above *= 1 + 0.01 * seed
-        found = {"diverged": None, "above": above, "tokens_per_second": 1e4}
-        save(folder, name, {}, found)
+        save(folder, name, {}, trained(above))
 
     above = {"residual": 0.13, "identity": 0.12} | dict.fromkeys((KROM, MHC, LITE, GO), 0.1)
     for profile, seed in itertools.product(("book", "full"), range(3)):
@@ -235,7 +247,7 @@ EXPECTED = {
     "go-matches-full": HOLDS,
     "mixing-full": HOLDS,
     "scaling-d-full": HOLDS,
-    "language-model": HOLDS,
+    "language-model": CAVEAT,
 }
 
 
@@ -336,6 +348,10 @@ def steps(label, count, *path):
 
 def above(value):
     return lambda m: m.update(above=value)
+
+
+def diverged(metrics):
+    metrics.update(trained(math.inf))
 
 
 def never(label, family):
@@ -555,7 +571,12 @@ def never(label, family):
         ("mixing-book", "lm/book-go-mhc-s2-d4-seed0", above(0.14), CAVEAT),
         ("mixing-book", "lm/book-go-mhc-s2-d4-seed0", above(0.2), FAILS),
         ("scaling-d-book", "lm/book-go-mhc-s2-d8-seed0", above(0.11), CAVEAT),
-        ("mixing-full", "lm/full-go-mhc-s2-d4-seed0", lambda m: m.update(diverged="!"), FAILS),
+        ("mixing-full", "lm/full-go-mhc-s2-d4-seed0", diverged, FAILS),
+        ("mixing-full", "lm/full-identity-d4-seed0", diverged, HOLDS),  # another rate is its best
+        ("scaling-d-book", "lm/book-go-mhc-s2-d8-seed1", diverged, FAILS),
+        ("scaling-d-book", "lm/book-go-mhc-s2-d4-seed1", diverged, OPEN),
+        ("language-model", "lm/full-go-mhc-s2-paper-30m-seed0", diverged, FAILS),
+        ("language-model", "lm/full-residual-paper-30m-seed0", diverged, CAVEAT),
         ("scaling-d-book", "lm/book-go-mhc-s2-d8-seed0", above(0.2), FAILS),
         ("language-model", "lm/full-mhc-paper-30m-seed0", above(0.09), CAVEAT),
         ("language-model", "lm/full-residual-paper-30m-seed0", above(0.08), FAILS),
@@ -579,6 +600,24 @@ def test_another_record_is_another_verdict(folder, claim, record, alter, verdict
     after = judge(BY_ID[claim], folder)
     assert after.verdict == verdict
     assert after.measured != before.measured
+
+
+def test_an_arm_that_diverges_loses_and_does_not_leave(folder):
+    """At every rate another seed diverged."""
+    rates = ["d4", "lr-low", "lr-high"]
+    for arm in (GO, MHC):
+        for seed, what in enumerate(rates):
+            change(folder, record_name("book", what, arm, seed), diverged)
+    ours, rival = judge(BY_ID["go-matches-book"], folder), judge(BY_ID["mixing-book"], folder)
+    assert (ours.verdict, rival.verdict) == (FAILS, FAILS)
+    assert ours.measured == "at every rate a seed diverged of go-mHC (s = 2)"
+    for seed, what in enumerate(rates):
+        values = trained(0.1 * {"d4": 1, "lr-low": 2, "lr-high": 1.5}[what])
+        change(folder, record_name("book", what, GO, seed), lambda m, v=values: m.update(v))
+    beaten = judge(BY_ID["go-matches-book"], folder)
+    assert beaten.verdict == HOLDS
+    assert " mHC 0" not in beaten.measured
+    assert beaten.caveat == "at every rate a seed diverged of mHC"
 
 
 def other(value, factors):

@@ -1,5 +1,6 @@
 """The queue of trainings: what is in it, and that it stops and goes on."""
 
+import math
 import subprocess
 import sys
 
@@ -87,6 +88,16 @@ def test_it_stops_in_time_and_goes_on_from_there(two, tmp_path, capsys, monkeypa
     found = records.load(records.file_of(two[0].name, tmp_path / "records"))
     assert found.metrics["loss"] == whole.metrics["loss"]
     assert found.series["loss"] == whole.series["loss"]
+    assert (whole.metrics["calls"], found.metrics["calls"]) == (1, 2 if steps else 1)
+
+
+def test_reports_may_hold_numbers_that_json_does_not_have():
+    report = {"gain": [1.0, math.inf], "change": {"all": math.nan, "early": 0.5}, "loss": -math.inf}
+    assert runs._finite(report) == {
+        "gain": [1.0, None],
+        "change": {"all": None, "early": 0.5},
+        "loss": None,
+    }
 
 
 def test_no_time_at_all(two, tmp_path, capsys):
@@ -104,9 +115,11 @@ def test_a_training_that_diverges_is_a_record_too(two, tmp_path, capsys):
     two[0].config["training"] = two[0].config["training"] | {"learning_rate": 1e30}
     assert command(tmp_path / "records") == 0
     assert "residual-d4-seed0: diverged" in capsys.readouterr().out
-    found = records.load(records.file_of(two[0].name, tmp_path / "records")).metrics
+    record = records.load(records.file_of(two[0].name, tmp_path / "records"))
+    found = record.metrics
     assert "in step 1" in found["diverged"]
     assert found["loss"] is found["above"] is None
+    assert [step for step, _ in record.series["loss"]] == [1]
 
 
 def test_a_training_that_fails_does_not_stop_the_others(two, tmp_path, capsys, monkeypatch):

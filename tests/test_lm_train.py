@@ -270,6 +270,15 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_place(corpus, monkeypatc
         train(config(), corpus)
 
 
+def test_an_evaluation_that_is_not_finite_ends_the_run(corpus, monkeypatch):
+    losses = iter([1.0, math.nan])
+    monkeypatch.setattr("gomhc.lm.train.evaluate", lambda *arguments: next(losses))
+    with pytest.raises(NonFiniteError, match="evaluation loss after 4 steps, got nan") as found:
+        train(config(steps=6, evaluate_every=2), corpus)
+    assert found.value.seen.evaluations == [(2, 1.0)]
+    assert len(found.value.seen.loss) == found.value.seen.step == 4
+
+
 def test_the_place_where_an_output_overflows(corpus):
     model = GPT(config().model)
     with torch.no_grad():

@@ -1,6 +1,6 @@
 """The ledger: what the two papers claim, how each claim is judged, and what came of it.
 
-A `Claim` fixes in advance what is said, where, and the criterion; `ledger` turns every claim into a
+A `Claim` fixes what is said, where, and the criterion; `ledger` turns every claim into a
 `Verdict` from stored records alone. Where a record is missing the verdict is "not tested", with the
 reason. Claims stand beside their criteria in a module a topic.
 

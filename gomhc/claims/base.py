@@ -58,7 +58,9 @@ Number = int | float  # JSON does not tell 1.0 from 1
 
 @dataclass(frozen=True)
 class Claim:
-    """A statement of a source and the criterion that it is judged by, fixed before the runs.
+    """A statement of a source and the criterion that it is judged by.
+
+    Criteria are fixed before the runs; chapter 8 names those that a first look has changed.
 
     Attributes:
         id: short name, in small letters and hyphens.

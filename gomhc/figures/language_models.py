@@ -11,8 +11,11 @@ from gomhc.figures.style import styles
 
 
 def _band(curves: Sequence[Sequence[Sequence[float]]], column: int) -> tuple[Any, ...]:
-    """Steps, and mean, lowest and highest of a column over the seeds."""
-    table = np.array(curves, dtype=float)
+    """Steps, and mean, lowest and highest of a column over the seeds, as far as all seeds go."""
+    common = min(len(curve) for curve in curves)
+    if not common:
+        return (np.empty(0),) * 4
+    table = np.array([curve[:common] for curve in curves], dtype=float)
     values = table[:, :, column]
     return table[0, :, 0], values.mean(0), values.min(0), values.max(0)
 
@@ -21,6 +24,8 @@ def losses(
     runs: Mapping[str, Sequence[Mapping[str, Any]]], floor: float | None, *, ylabel: str
 ) -> Figure:
     """Evaluation loss above the floor against steps and against seconds.
+
+    Where a seed diverged the line of its arm ends; where it did so at once there is only a name.
 
     Args:
         runs: arm -> one run a seed, each with `evaluations`: (steps taken, loss, seconds).
@@ -81,6 +86,7 @@ def mixing(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
     image = None
     for row, (arm, report) in zip(axes, reports.items(), strict=True):
         for layer, (ax, matrix) in enumerate(zip(row, report["mixing"], strict=True)):
+            matrix = np.array(matrix, dtype=float)
             image = ax.imshow(matrix, vmin=0, vmax=1, cmap="Blues")
             ax.set(xticks=[], yticks=[])
             ax.grid(visible=False)
@@ -112,11 +118,11 @@ def streams(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
     fig, axes = plt.subplots(2, 4, figsize=(10.4, 5.2), sharex=True)
     for ax, (key, title) in zip(axes.flat, panels.items(), strict=True):
         for arm, style in styles(list(reports)).items():
-            values = reports[arm][key]
+            values = np.array(reports[arm][key], dtype=float)  # None where it is not finite
             ax.plot(range(1, len(values) + 1), values, label=arm, markersize=4, **style)
         ax.set_title(title)
         if key == "marginal_error":
-            ax.set_yscale("log")
+            ax.set_yscale("log", nonpositive="clip")
     for ax in axes[-1]:
         ax.set_xlabel("connection")
     handles, names = axes[0, 0].get_legend_handles_labels()
@@ -126,7 +132,7 @@ def streams(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 
 def replacements(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """What the loss gains when mixers are replaced by I or by their mean.
+    """How much the loss rises when mixers are replaced by I or by their mean.
 
     Args:
         reports: arm -> a `StreamReport` as a dict.
@@ -136,7 +142,7 @@ def replacements(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
     cases = list(reports[arms[0]]["change"])
     width = 0.8 / len(arms)
     for k, (arm, style) in enumerate(styles(arms).items()):
-        heights = [reports[arm]["change"][case] for case in cases]
+        heights = np.array([reports[arm]["change"][case] for case in cases], dtype=float)
         ax.bar(np.arange(len(cases)) + k * width, heights, width, label=arm, color=style["color"])
     ax.axhline(0, color="#444444", linewidth=1)
     ax.set_xticks(np.arange(len(cases)) + 0.4 - width / 2, cases, rotation=15)

@@ -218,7 +218,7 @@ def _split(
     _checked(len(train), block, windows, f"to train on in {name}")
     _checked(len(rest), block, windows, f"to evaluate on in {name}")
     count = min(windows, len(rest) // (block + 1))
-    starts = torch.linspace(0, len(rest) - block - 1, count).long()
+    starts = torch.arange(count) * (len(rest) - block - 1) // max(count - 1, 1)
     rows = rest[starts[:, None] + torch.arange(block + 1)]
     return Corpus(name, size, train, rows, decode)
 

@@ -54,7 +54,8 @@ class GPTConfig:
         off_diagonal_mass: of H_res at the start.
         dead_start: whether θ starts at 0 instead, where go-mhc has no gradient.
         offsets: spread of the offsets that make the streams different at the start. At 0 the
-            streams begin as copies, and the first mixer has no gradient in the first step.
+            streams begin as copies, and a doubly stochastic first mixer has no gradient in the
+            first step.
         inputs: what the mixing matrices are made from, see `HyperConnection`.
         reduce: how one stream is made of d at the end: "read" by learned weights, "mean" or "sum"
             (Note [The last mixer] in this module).

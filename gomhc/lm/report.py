@@ -30,13 +30,15 @@ class StreamReport(NamedTuple):
         gain_backward: largest absolute column sum.
         smallest: σ_min of the composite.
         difference: share of the energy of differences between streams that the composite keeps,
-            ‖C(I − J)‖² / (d − 1) in the Frobenius norm, J = 11ᵀ/d; 1 for I, 0 for J.
+            ‖C(I − J/d)‖² / (d − 1) in the Frobenius norm, J = 11ᵀ; 1 for I, 0 for J/d.
         effective: effective number of streams that enter, (Σλ)² / Σλ² over the eigenvalues λ of
-            their Gram matrix; 1 if they all point one way, d if orthogonal and equally long.
+            their Gram matrix; 1 if they all point one way, d if orthogonal and equally long. No
+            mean is taken off, so a large part that all streams share brings it close to 1.
         dominance: share of the squared length that the longest stream that enters has.
         loss: of the model as it is, nats a token.
-        change: what the loss gains if the mixers of some layers are replaced: "early" or "late",
-            the first or second half of the layers, or "all"; by "I" or by their "mean" over tokens.
+        change: how much the loss rises if the mixers of some layers are replaced: "early" or
+            "late", the first or second half of the layers, or "all"; by "I" or by their "mean" over
+            tokens.
     """
 
     mixing: Float[Tensor, "layers d d"]

@@ -84,8 +84,9 @@ TEXT_ARMS = ("residual", "identity", "mhc", "kromhc", "go-mhc s=2")  # on Tiny S
 MODULE = "gomhc.lm.runs"  # also when it is run as a script
 POINTS = 200  # of a curve that a record keeps
 SAMPLE = 60  # words of a sample of text
+REPORTED = 32  # windows that the streams are watched on
 FINDINGS = ["loss", "floor", "above", "parameters", "tokens_per_second", "seconds", "memory"]
-FINDINGS += ["report", "sample"]
+FINDINGS += ["calls", "report", "sample"]
 
 
 class Stopped(Exception):
@@ -211,10 +212,12 @@ def run(
         metrics: `diverged`: why and where, if it did, and then None for all else but the floor;
             `loss` on the windows at the end, its `floor` and what is `above` it (None where there
             is no floor), `parameters`, `tokens_per_second`, `seconds`, `memory` (bytes, at most,
-            on a GPU; else None), `report` (a `StreamReport` as lists; None without streams) and a
-            `sample` of text.
+            on a GPU; else None), `calls` (over 1 if it was stopped and resumed; then provenance
+            tells of the last part only), `report` (a `StreamReport` as lists, None for what is not
+            finite; on the first windows and in float32, whatever the model was trained in; None
+            without streams) and a `sample` of text.
         series: `evaluations` (steps taken, loss, seconds); `loss` and `gradient` against the
-            steps taken, means over equal parts of the run.
+            steps taken, means over equal parts of the run; up to where it diverged, if it did.
 
     Raises:
         Stopped: if `stop` said so before the end.
@@ -237,7 +240,7 @@ def run(
     except NonFiniteError as error:
         return Outcome(
             dict.fromkeys(FINDINGS) | {"floor": text.floor, "diverged": str(error)},
-            {"evaluations": [], "loss": [], "gradient": []},
+            _curves(error.seen),
         )
     if seen.step < config.steps:
         raise Stopped(f"after {seen.step} of {config.steps} steps")
@@ -253,6 +256,7 @@ def run(
         "tokens_per_second": seen.tokens_per_second,
         "seconds": seen.seconds[-1],
         "memory": torch.cuda.max_memory_allocated() if cuda else None,
+        "calls": seen.calls,
         "report": _report(trained, text),
         "sample": text.decode(sample),
     }
@@ -268,15 +272,24 @@ def _stories(block: int, seed: int, train: int, windows: int) -> data.Corpus:
 def _report(model: GPT, text: data.Corpus) -> dict[str, Any] | None:
     if model.offsets is None:
         return None
-    found = stream_report(model, text.windows[:8])._asdict()
+    found = stream_report(model, text.windows[:REPORTED])._asdict()
     return {
-        name: value.tolist() if isinstance(value, torch.Tensor) else value
+        name: _finite(value.tolist() if isinstance(value, torch.Tensor) else value)
         for name, value in found.items()
     }
 
 
+def _finite(value: Any) -> Any:
+    """The same lists and numbers, None for numbers that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return value if math.isfinite(value) else None
+
+
 def _curves(seen: Progress) -> dict[str, Any]:
-    size = math.ceil(seen.step / POINTS)
+    size = max(1, math.ceil(seen.step / POINTS))
     parts = [slice(k, k + size) for k in range(0, seen.step, size)]
     return {
         "evaluations": [[step, loss, seen.seconds[step - 1]] for step, loss in seen.evaluations],
@@ -362,6 +375,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             seeds = (job.config["training"]["seed"],)
             record = records.make(job.name, MODULE, act, job.config, seeds)
+            records.save(record, options.out)
         except Stopped as reason:
             print(f"{job.name}: the time is up {reason}; the next call goes on from there")
             break
@@ -369,7 +383,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             print(f"{job.name}: left out: {type(error).__name__}: {error}", file=sys.stderr)
             failed += 1
             continue
-        records.save(record, options.out)
         shutil.rmtree(checkpoints / job.name, ignore_errors=True)
         found = record.metrics
         if found["diverged"]:

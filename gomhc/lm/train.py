@@ -39,10 +39,6 @@ __all__ = ["NonFiniteError", "Progress", "TrainConfig", "evaluate", "learning_ra
 STATE = "state.json"
 
 
-class NonFiniteError(RuntimeError):
-    """A loss or a gradient was infinite or NaN; the message says where it began."""
-
-
 @dataclass(frozen=True)
 class TrainConfig:
     """How a model is trained.
@@ -53,9 +49,10 @@ class TrainConfig:
         batch: windows in a step, over all processes.
         accumulation: parts that a step's batch is taken in, one after the other.
         learning_rate: at the end of the warm-up.
-        final: share of it that is left at the last step.
+        final: share of it that the cosine ends at, one step after the last.
         warmup: steps of linear warm-up.
-        weight_decay: of matrices; vectors, gates and biases have none.
+        weight_decay: of tensors with two dimensions or more, which the embeddings and the
+            offsets of the streams are too; gates, biases and norms have none.
         betas: AdamW's.
         clip: largest norm of the gradient.
         seed: of weights, batches and dropout.
@@ -133,6 +130,7 @@ class Progress:
         seconds: from the start to the end of each step, evaluations left out.
         evaluations: (steps taken, loss on the windows to evaluate on).
         tokens_per_second: median over the steps; the first ones, which warm up, left out.
+        calls: of `train` that the run took; over 1 if it was resumed.
     """
 
     step: int = 0
@@ -141,6 +139,19 @@ class Progress:
     seconds: list[float] = field(default_factory=list)
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     tokens_per_second: float = math.nan
+    calls: int = 1
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or a gradient was infinite or NaN; the message says where it began.
+
+    Attributes:
+        seen: the run up to there.
+    """
+
+    def __init__(self, message: str, seen: Progress) -> None:
+        super().__init__(message)
+        self.seen = seen
 
 
 class _Alone:
@@ -185,6 +196,8 @@ def train(
 ) -> tuple[GPT, Progress]:
     """Train a model, or go on with a run that was stopped.
 
+    Every step seeds torch's global generator anew (Note [Resuming] in this module).
+
     Args:
         config: what to do.
         corpus: its vocabulary and block fit the model's.
@@ -199,7 +212,7 @@ def train(
     Raises:
         ValueError: if the corpus does not fit the model, or the folder holds a damaged run, or one
             of another configuration or corpus.
-        NonFiniteError: if the loss or the gradient is infinite or NaN.
+        NonFiniteError: if a loss or a gradient is infinite or NaN.
     """
     model_config = config.model
     if corpus.vocabulary > model_config.vocabulary or corpus.block > model_config.block:
@@ -266,7 +279,8 @@ def train(
             place = first_non_finite(model, pieces, narrow)
             raise NonFiniteError(
                 f"expected a finite loss and gradient in step {seen.step}, got loss {value} and "
-                f"gradient norm {size}; it began in {place}"
+                f"gradient norm {size}; it began in {place}",
+                seen,
             )
         nn.utils.clip_grads_with_norm_(model.parameters(), config.clip, norm)
         optimizer.step()
@@ -279,7 +293,12 @@ def train(
         seen.tokens_per_second = _speed(seen.seconds, config.batch * corpus.block)
         done = seen.step == config.steps
         if done or seen.step % config.evaluate_every == 0:
-            seen.evaluations.append((seen.step, evaluate(model, corpus, narrow)))
+            found = evaluate(model, corpus, narrow)
+            if not math.isfinite(found):
+                raise NonFiniteError(
+                    f"expected a finite evaluation loss after {seen.step} steps, got {found}", seen
+                )
+            seen.evaluations.append((seen.step, found))
         if folder is not None and (done or seen.step % config.checkpoint_every == 0):
             if engine.is_main_process:
                 _save(folder, config, corpus.digest, model, optimizer, seen)
@@ -470,6 +489,7 @@ def _resume(
         found = state["progress"]
         evaluations = [(step, loss) for step, loss in found.pop("evaluations")]
         seen = Progress(**found, evaluations=evaluations)
+        seen.calls += seen.step < config.steps
     except (ValueError, LookupError, TypeError, OSError, SafetensorError) as error:
         raise ValueError(f"expected a whole run in {folder}, got {error!r}") from error
     asked = json.loads(json.dumps(asdict(config) | {"corpus": digest}))
