@@ -30,7 +30,7 @@ LAYERS = [
     {"gomhc.studies"},
     {"gomhc.records", "gomhc.published"},
     {"gomhc.lm", "gomhc.lm.stories", "gomhc.lm.model"},
-    {"gomhc.lm.data", "gomhc.lm.report"},
+    {"gomhc.lm.data", "gomhc.lm.plan", "gomhc.lm.report"},
     {"gomhc.lm.train"},
     {"gomhc.lm.runs"},
     {"gomhc.studies.__main__", "gomhc.claims.base"},

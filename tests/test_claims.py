@@ -20,7 +20,7 @@ from gomhc.claims import (
     ledger_table,
 )
 from gomhc.claims.base import CAVEAT, FAILS, HOLDS, OPEN, VERDICTS, Finding, judge
-from gomhc.lm.runs import record_name
+from gomhc.lm.plan import record_name
 from gomhc.published import FIGURE_8_ERROR, FIGURE_8_STEPS
 
 ROOT = Path(__file__).resolve().parents[1]

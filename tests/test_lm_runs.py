@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from gomhc import records
-from gomhc.lm import runs
+from gomhc.lm import plan, runs
 from gomhc.lm.model import GPT, preset
 
 
-@pytest.mark.parametrize("profile", runs.SIZES)
+@pytest.mark.parametrize("profile", plan.SIZES)
 def test_every_job_has_its_own_name_and_a_configuration_that_exists(profile):
-    jobs = runs.queue(profile)
+    jobs = plan.queue(profile)
     assert len({job.name for job in jobs}) == len(jobs)
     for job in jobs:
         records.file_of(job.name, ".")  # raises for a name that no record may have
@@ -23,21 +23,21 @@ def test_every_job_has_its_own_name_and_a_configuration_that_exists(profile):
 
 
 def test_the_arms_come_first_seed_by_seed():
-    names = [job.name for job in runs.queue("full")][: 3 * len(runs.ARMS)]
+    names = [job.name for job in plan.queue("full")][: 3 * len(plan.ARMS)]
     assert all("-d4-" in name for name in names)
     assert [name[-5:] for name in names] == sorted(name[-5:] for name in names)
 
 
 def test_there_is_no_other_profile():
     with pytest.raises(ValueError, match="one of smoke, book, full; got 'tiny'"):
-        runs.queue("tiny")
+        plan.queue("tiny")
 
 
 @pytest.fixture
 def two(monkeypatch):
     """Only the first and the last arm of the smallest profile."""
-    jobs = runs.queue("smoke")
-    chosen = [jobs[0], jobs[len(runs.ARMS) - 1]]
+    jobs = plan.queue("smoke")
+    chosen = [jobs[0], jobs[len(plan.ARMS) - 1]]
     monkeypatch.setattr(runs, "queue", lambda profile: chosen)
     return chosen
 
@@ -141,7 +141,7 @@ def test_samples_have_only_words_of_the_text():
 
 
 def test_what_is_missing_is_left_out(monkeypatch, tmp_path, capsys):
-    job = next(job for job in runs.queue("smoke") if "shakespeare" in job.name)
+    job = next(job for job in plan.queue("smoke") if "shakespeare" in job.name)
     monkeypatch.setattr(runs, "queue", lambda profile: [job])
     assert command(tmp_path / "records", "--shakespeare", str(tmp_path / "none.txt")) == 1
     assert "left out: FileNotFoundError: expected a text file at" in capsys.readouterr().err

@@ -31,7 +31,7 @@ from gomhc.claims.base import (
     number,
     span,
 )
-from gomhc.lm.runs import LARGE_ARMS, RATES, SIZES, record_name
+from gomhc.lm.plan import LARGE_ARMS, RATES, SIZES, record_name
 from gomhc.records import Record
 
 MARGIN = 0.05  # of the loss above the floor: "as well as" allows this much
