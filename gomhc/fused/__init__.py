@@ -1,0 +1,106 @@
+"""Mixers as single passes over memory: which of them there are, and when they are taken.
+
+Note [Choice]
+    With backend "auto" a mixer takes its fused path where it applies: to θ in float32, bfloat16 or
+    float16, of enough tokens that compiled code pays, with Numba for a CPU and Triton for a GPU.
+    float64 goes through PyTorch, since the fused path rounds to float32 what it stores. So do the
+    transforms of `torch.func` with few elements, and mixers of one's own.
+"""
+
+import functools
+import importlib.util
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from gomhc.fused.stages import CAYLEY, Stage
+
+__all__ = ["BACKENDS", "Backend", "Choice", "choose", "fused"]
+
+Backend = Literal["auto", "reference", "fused"]
+BACKENDS = ("auto", "reference", "fused")
+FEWEST_TOKENS = 256  # below, PyTorch's own functions are as fast as a call of an operator
+LARGEST_ORDER = 32  # n = ds of an orthogonal matrix
+NARROW = (torch.float32, torch.bfloat16, torch.float16)
+
+
+class Choice(NamedTuple):
+    """Which path runs, and why.
+
+    Attributes:
+        path: "fused" or "reference".
+        reason: in words.
+    """
+
+    path: Literal["fused", "reference"]
+    reason: str
+
+
+@functools.cache
+def compiler(device: str) -> tuple[bool, str]:
+    """Whether there is a compiler for a type of device, and its name or what is missing."""
+    package = {"cpu": "numba", "cuda": "triton"}.get(device)
+    if package is None:
+        return False, f"no fused kernels for {device}"
+    if importlib.util.find_spec(package) is None:
+        extra = " (install gomhc[fast])" if device == "cpu" else ""
+        return False, f"{package} is not installed{extra}"
+    return True, package
+
+
+def choose(
+    backend: Backend, stages: Sequence[Stage] | None, tokens: int, dtype: torch.dtype, device: str
+) -> Choice:
+    """The path that a mixer takes.
+
+    Args:
+        backend: what was asked for.
+        stages: of the mixer; None if there is no compiled code for it.
+        tokens: number of matrices.
+        dtype: of θ.
+        device: its type, "cpu" or "cuda".
+
+    Returns:
+        The choice.
+
+    Raises:
+        RuntimeError: if the fused path was asked for and cannot run.
+    """
+    if backend == "reference":
+        return Choice("reference", "as asked for")
+    there, name = compiler(device)
+    orders = [stage.size * stage.option for stage in stages or () if stage.kind == CAYLEY]
+    if stages is None:
+        why = "the mixer has no compiled form"
+    elif dtype not in NARROW:
+        why = f"{dtype} is wider than what the kernels store"
+    elif max(orders, default=0) > LARGEST_ORDER:
+        why = f"orders ds = {max(orders)} are larger than {LARGEST_ORDER}"
+    elif not there:
+        why = name
+    elif backend == "auto" and tokens < FEWEST_TOKENS:
+        why = f"{tokens} tokens are fewer than {FEWEST_TOKENS}"
+    else:
+        return Choice("fused", name)
+    if backend == "fused":
+        raise RuntimeError(f"expected a case that the fused path can run: {why}")
+    return Choice("reference", why)
+
+
+def fused(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Tensor, "..."]:
+    """Mixing matrices by the fused path.
+
+    Args:
+        theta: of one of the dtypes `NARROW`.
+        stages: of the mixer.
+
+    Returns:
+        (..., d, d) in float32; NaN where θ is not finite.
+    """
+    from gomhc.fused.ops import mix
+
+    flat = [number for stage in stages for number in stage]
+    return mix(theta.reshape(-1, theta.shape[-1]), flat).unflatten(0, theta.shape[:-1])
