@@ -7,7 +7,6 @@ Note [Choice]
     transforms of `torch.func` with few elements, and mixers of one's own.
 """
 
-import functools
 import importlib.util
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -16,7 +15,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gomhc.fused.stages import CAYLEY, Stage
+from gomhc.fused.stages import CAYLEY, FREE, Stage
 
 __all__ = ["BACKENDS", "Backend", "Choice", "choose", "fused"]
 
@@ -39,16 +38,19 @@ class Choice(NamedTuple):
     reason: str
 
 
-@functools.cache
-def compiler(device: str) -> tuple[bool, str]:
-    """Whether there is a compiler for a type of device, and its name or what is missing."""
-    package = {"cpu": "numba", "cuda": "triton"}.get(device)
-    if package is None:
-        return False, f"no fused kernels for {device}"
-    if importlib.util.find_spec(package) is None:
-        extra = " (install gomhc[fast])" if device == "cpu" else ""
-        return False, f"{package} is not installed{extra}"
-    return True, package
+def _found() -> dict[str, tuple[bool, str]]:
+    """Type of device -> whether its compiler is there, and its name or what is missing."""
+    found = {}
+    for device, package, cure in (
+        ("cpu", "numba", "install gomhc[fast]"),
+        ("cuda", "triton", "PyTorch for CUDA brings it"),
+    ):
+        there = importlib.util.find_spec(package) is not None
+        found[device] = there, package if there else f"{package} is not installed: {cure}"
+    return found
+
+
+COMPILERS = _found()  # looked up once, so that torch.compile can follow `choose`
 
 
 def choose(
@@ -71,10 +73,12 @@ def choose(
     """
     if backend == "reference":
         return Choice("reference", "as asked for")
-    there, name = compiler(device)
+    there, name = COMPILERS.get(device, (False, f"there are no kernels for {device}"))
     orders = [stage.size * stage.option for stage in stages or () if stage.kind == CAYLEY]
     if stages is None:
         why = "the mixer has no compiled form"
+    elif all(stage.kind == FREE for stage in stages):
+        why = "there is nothing to compute"
     elif dtype not in NARROW:
         why = f"{dtype} is wider than what the kernels store"
     elif max(orders, default=0) > LARGEST_ORDER:

@@ -4,6 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
+from gomhc.fused import BACKENDS, Backend
 from gomhc.mixers.base import Mixer
 from gomhc.mixers.birkhoff_von_neumann import BirkhoffVonNeumann
 from gomhc.mixers.identity import Identity
@@ -35,17 +36,20 @@ MIXERS: dict[str, Callable[..., Mixer]] = {
 }
 
 
-def make_mixer(name: str, d: int, **options: Any) -> Mixer:
+def make_mixer(name: str, d: int, *, backend: Backend = "auto", **options: Any) -> Mixer:
     """Make a mixer by its name in the literature.
 
     Args:
         name: one of `MIXERS`.
         d: number of streams.
+        backend: "auto" takes compiled code where it applies (Note [Choice] in `gomhc.fused`),
+            "reference" PyTorch everywhere; "fused" raises where compiled code cannot run.
         options: `iterations` for mhc; `s` for go-mhc; `factors` for kromhc and kron-go; `s` too
             for kron-go.
 
     Raises:
-        ValueError: if the name is unknown, or the family does not allow d or an option's value.
+        ValueError: if the name or the backend is unknown, or the family does not allow d or an
+            option's value.
         TypeError: if the family has no such option.
     """
     if name not in MIXERS:
@@ -54,4 +58,8 @@ def make_mixer(name: str, d: int, **options: Any) -> Mixer:
     if not set(options) <= set(allowed):
         known = f"the options {', '.join(allowed)}" if allowed else "no options"
         raise TypeError(f"expected for {name} {known}; got {', '.join(options)}")
-    return MIXERS[name](d, **options)
+    if backend not in BACKENDS:
+        raise ValueError(f"expected a backend out of {', '.join(BACKENDS)}; got {backend!r}")
+    mixer = MIXERS[name](d, **options)
+    mixer.backend = backend
+    return mixer

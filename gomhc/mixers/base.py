@@ -9,6 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gomhc.fused import Backend, choose, fused
+from gomhc.fused.stages import Stage
 from gomhc.maps import check_floating, marginal_error
 
 
@@ -23,6 +25,8 @@ class Mixer(nn.Module, ABC):
         d: number of streams.
         num_parameters: g, the size of θ.
         exact: whether H_res is doubly stochastic in real arithmetic for every θ.
+        backend: "auto" takes the fused path where there is one, "reference" never does, and "fused"
+            insists: see `make_mixer` and `backend_report`.
 
     As a parametrization of a square weight, `register_parametrization(layer, "weight", mixer)`
     starts the weight near the identity: a mixer has no inverse, so the old value is not kept.
@@ -31,6 +35,13 @@ class Mixer(nn.Module, ABC):
     d: int
     num_parameters: int
     exact: bool
+    backend: Backend = "auto"
+
+    def __init_subclass__(cls) -> None:
+        """Another map must not inherit the compiled form of the one that it replaces."""
+        super().__init_subclass__()
+        if "mix" in vars(cls) and "stages" not in vars(cls):
+            cls.stages = Mixer.stages  # type: ignore[method-assign]
 
     def __init__(self, d: int, num_parameters: int) -> None:
         super().__init__()
@@ -58,6 +69,10 @@ class Mixer(nn.Module, ABC):
             ValueError: if off_diagonal_mass is outside (0, 1).
         """
 
+    def stages(self) -> tuple[Stage, ...] | None:
+        """What the fused path needs to know; None for a mixer that it does not have."""
+        return None
+
     def forward(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:
         """Mixing matrices for any batch of generators.
 
@@ -72,6 +87,7 @@ class Mixer(nn.Module, ABC):
         Raises:
             TypeError: if θ is not a tensor of a real floating dtype.
             ValueError: if the trailing size of θ is not g, or `mix` gives another shape.
+            RuntimeError: if `backend` is "fused" and that path cannot run here.
         """
         check_floating("theta", theta)
         if theta.ndim == 0 or theta.shape[-1] != self.num_parameters:
@@ -79,6 +95,11 @@ class Mixer(nn.Module, ABC):
                 f"expected theta of shape (..., {self.num_parameters}) for "
                 f"{type(self).__name__} with d = {self.d}, got {tuple(theta.shape)}"
             )
+        stages = self.stages()
+        tokens = theta.shape[:-1].numel()
+        choice = choose(self.backend, stages, tokens, theta.dtype, theta.device.type)
+        if stages is not None and choice.path == "fused":
+            return fused(theta, stages)
         with torch.autocast(theta.device.type, enabled=False):
             wide = theta.to(torch.promote_types(theta.dtype, torch.float32))
             mixed = self.mix(wide)

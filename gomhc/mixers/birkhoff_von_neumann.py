@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gomhc.fused.stages import PERMUTATIONS, Stage
 from gomhc.maps import permutation_matrices
 from gomhc.mixers.base import Mixer, check_mass, check_positive
 
@@ -47,6 +48,9 @@ class BirkhoffVonNeumann(Mixer):
         chunks = weights.unflatten(-1, self.permutations.shape[:2])
         mixed = torch.einsum("...km,kmj->...kj", chunks, self.permutations.to(theta)).sum(-2)
         return (mixed / weights.sum(-1, keepdim=True)).unflatten(-1, (self.d, self.d))
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(PERMUTATIONS, self.d),)
 
     def initial_theta(
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01

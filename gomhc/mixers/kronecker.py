@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gomhc.fused.stages import Stage
 from gomhc.maps import kronecker
 from gomhc.mixers.base import Mixer, check_mass, check_positive
 from gomhc.mixers.birkhoff_von_neumann import BirkhoffVonNeumann
@@ -34,6 +35,7 @@ class Kronecker(Mixer):
         )
         self.exact = all(factor.exact for factor in factors)
         self._factors = nn.ModuleList(factors)
+        self._sizes = [factor.num_parameters for factor in factors]
 
     @property
     def factors(self) -> list[Mixer]:
@@ -41,9 +43,14 @@ class Kronecker(Mixer):
         return [factor for factor in self._factors if isinstance(factor, Mixer)]
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:
-        parts = theta.split([factor.num_parameters for factor in self.factors], -1)
+        parts = theta.split(self._sizes, -1)
         mixed = [factor.mix(part) for factor, part in zip(self.factors, parts, strict=True)]
         return kronecker(mixed)
+
+    def stages(self) -> tuple[Stage, ...] | None:
+        parts = [factor.stages() for factor in self.factors]
+        known = [part for part in parts if part is not None]
+        return sum(known, ()) if len(known) == len(parts) else None
 
     def initial_theta(
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01

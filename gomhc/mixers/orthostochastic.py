@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gomhc.fused.stages import CAYLEY, Stage
 from gomhc.maps import block_frobenius, cayley, skew_symmetric
 from gomhc.mixers.base import Mixer, check_mass, check_positive
 
@@ -40,6 +41,9 @@ class Orthostochastic(Mixer):
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:
         return block_frobenius(cayley(skew_symmetric(theta)), self.s)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(CAYLEY, self.d, self.s),)
 
     def initial_theta(
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01

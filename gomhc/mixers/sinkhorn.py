@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gomhc.fused.stages import SINKHORN, Stage
 from gomhc.maps import sinkhorn_knopp
 from gomhc.mixers.base import Mixer, check_positive, near_identity
 
@@ -34,6 +35,9 @@ class Sinkhorn(Mixer):
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:
         return sinkhorn_knopp(theta.unflatten(-1, (self.d, self.d)), self.iterations)
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(SINKHORN, self.d, self.iterations),)
 
     def initial_theta(
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01

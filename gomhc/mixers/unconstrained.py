@@ -4,6 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gomhc.fused.stages import FREE, Stage
 from gomhc.mixers.base import Mixer, check_positive, near_identity
 
 
@@ -24,6 +25,9 @@ class Unconstrained(Mixer):
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:
         return theta.unflatten(-1, (self.d, self.d))
+
+    def stages(self) -> tuple[Stage, ...]:
+        return (Stage(FREE, self.d),)
 
     def initial_theta(
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01
