@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gomhc.fused.stages import CAYLEY, FREE, Stage
 
-__all__ = ["BACKENDS", "Backend", "Choice", "choose", "fused"]
+__all__ = ["BACKENDS", "Backend", "Choice", "backend_report", "choose", "fused"]
 
 Backend = Literal["auto", "reference", "fused"]
 BACKENDS = ("auto", "reference", "fused")
@@ -108,3 +108,24 @@ def fused(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Te
 
     flat = [number for stage in stages for number in stage]
     return mix(theta.reshape(-1, theta.shape[-1]), flat).unflatten(0, theta.shape[:-1])
+
+
+def backend_report() -> str:
+    """Say which path the mixers take on this machine, and why.
+
+    Returns:
+        A line for every type of device that PyTorch sees here, by the choice of backend "auto" for
+        float32 and many tokens, and the cases that go through PyTorch.
+    """
+    devices = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+    lines = []
+    for device in devices:
+        choice = choose("auto", [Stage(CAYLEY, 4, 2)], FEWEST_TOKENS, torch.float32, device)
+        lines.append(f"{device}: {choice.path} ({choice.reason})")
+    return "\n".join(
+        [
+            *lines,
+            f"through PyTorch in any case: float64, fewer than {FEWEST_TOKENS} tokens, orders ds "
+            f"over {LARGEST_ORDER}, mixers of one's own",
+        ]
+    )

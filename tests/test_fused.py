@@ -1,0 +1,213 @@
+"""The fused path gives what the reference gives in float64, and is taken where it should be."""
+
+import itertools
+
+import pytest
+import torch
+from torch.library import opcheck
+
+import gomhc
+from gomhc import make_mixer
+from gomhc.fused import FEWEST_TOKENS, backend_report, choose
+from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, Stage, reference
+
+pytest.importorskip("numba")
+from gomhc.fused.ops import mix, mix_backward  # noqa: E402
+
+CASES = {
+    "go-mhc d=1": [Stage(CAYLEY, 1, 2)],
+    "go-mhc d=4 s=1": [Stage(CAYLEY, 4, 1)],
+    "go-mhc d=4 s=2": [Stage(CAYLEY, 4, 2)],
+    "go-mhc d=5 s=3": [Stage(CAYLEY, 5, 3)],
+    "go-mhc d=16 s=2": [Stage(CAYLEY, 16, 2)],
+    "mhc d=4": [Stage(SINKHORN, 4, 20)],
+    "mhc d=8": [Stage(SINKHORN, 8, 3)],
+    "mhc-lite d=4": [Stage(PERMUTATIONS, 4)],
+    "kromhc d=8": [Stage(PERMUTATIONS, 2)] * 3,
+    "kron-go d=6": [Stage(CAYLEY, 2, 2), Stage(CAYLEY, 3, 2)],
+    "all d=48": [Stage(SINKHORN, 2, 4), Stage(FREE, 2), Stage(PERMUTATIONS, 3), Stage(CAYLEY, 4, 1)],
+}
+TOKENS = 301  # no multiple of a block's
+
+
+def flat(stages):
+    return [number for stage in stages for number in stage]
+
+
+def draw(stages, tokens=TOKENS, scale=1.0):
+    g = sum(stage.num_parameters for stage in stages)
+    source = torch.Generator().manual_seed(tokens + g)
+    theta = scale * (2 * torch.rand(tokens, g, generator=source) - 1)
+    d = torch.tensor([stage.size for stage in stages]).prod().item()
+    return theta, torch.randn(tokens, d, d, generator=source)
+
+
+def exactly(theta, slope, stages):
+    wide = theta.double().requires_grad_()
+    matrices = reference(wide, stages)
+    (gradient,) = torch.autograd.grad(matrices, wide, slope.double())
+    return matrices.detach(), gradient
+
+
+def error(found, exact):
+    """Largest over tokens, relative to the token's own size."""
+    difference = (found - exact).flatten(1).norm(dim=1)
+    return (difference / exact.flatten(1).norm(dim=1).clamp_min(1e-300)).max().item()
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0])
+def test_matrices_and_gradients_are_those_of_float64(name, scale):
+    stages = CASES[name]
+    theta, slope = draw(stages, scale=scale)
+    matrices, gradient = exactly(theta, slope, stages)
+    found = mix(theta.requires_grad_(), flat(stages))
+    assert error(found.detach(), matrices) < 2e-6
+    (slopes,) = torch.autograd.grad(found, theta, slope)
+    if theta.shape[1]:
+        assert error(slopes, gradient) < 2e-6
+    assert slopes.dtype == found.dtype == torch.float32
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_the_same_from_run_to_run_and_whatever_stands_beside(name):
+    stages = CASES[name]
+    theta, slope = draw(stages)
+    once, gradient = mix(theta, flat(stages)), mix_backward(slope, theta, flat(stages))
+    assert torch.equal(once, mix(theta, flat(stages)))
+    assert torch.equal(gradient, mix_backward(slope, theta, flat(stages)))
+    alone = mix(theta[7:8].clone(), flat(stages))
+    torch.testing.assert_close(alone[0], once[7], rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["go-mhc d=4 s=2", "mhc d=4", "mhc-lite d=4", "kron-go d=6"])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf")])
+def test_a_bad_generator_spoils_its_own_token_only(name, bad):
+    stages = CASES[name]
+    theta, _ = draw(stages)
+    clean = mix(theta, flat(stages))
+    theta[5, -1] = bad
+    spoilt = mix(theta, flat(stages))
+    assert spoilt[5].isnan().all()
+    rest = [k for k in range(TOKENS) if k != 5]
+    assert torch.equal(spoilt[rest], clean[rest])
+
+
+@pytest.mark.parametrize("name", ["go-mhc d=4 s=2", "mhc d=4", "mhc-lite d=4"])
+def test_hard_tokens_go_through_the_reference(name):
+    """Angles and logits for which the compiled code is not made."""
+    stages = CASES[name]
+    theta, slope = draw(stages)
+    theta[3] *= 5e4
+    assert torch.equal(mix(theta, flat(stages))[3], reference(theta[3:4], stages)[0])
+    wide = theta[3:4].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(reference(wide, stages), wide, slope[3:4])
+    assert torch.equal(mix_backward(slope, theta, flat(stages))[3], expected[0])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_operators_keep_the_rules_of_pytorch(name):
+    theta, slope = draw(CASES[name], tokens=5)
+    opcheck(mix, (theta.requires_grad_(), flat(CASES[name])))
+    inputs = slope.requires_grad_(), theta, flat(CASES[name])
+    opcheck(mix_backward, inputs)
+
+
+def test_second_derivatives_and_vmap():
+    stages = CASES["go-mhc d=4 s=2"]
+    theta, slope = draw(stages, tokens=3)
+    wide = theta.double().requires_grad_()
+    once = torch.autograd.grad(reference(wide, stages), wide, slope.double(), create_graph=True)[0]
+    twice = torch.autograd.grad(once.square().sum(), wide)[0]
+    theta.requires_grad_()
+    once = torch.autograd.grad(mix(theta, flat(stages)), theta, slope, create_graph=True)[0]
+    found = torch.autograd.grad(once.square().sum(), theta)[0]
+    assert error(found, twice) < 1e-5
+    batch = torch.stack([theta.detach(), -theta.detach()])
+    mapped = torch.func.vmap(lambda x: mix(x, flat(stages)))(batch)
+    torch.testing.assert_close(mapped, torch.stack([mix(x, flat(stages)) for x in batch]))
+
+
+# Which path
+
+
+def many(mixer):
+    return 0.1 * torch.randn(FEWEST_TOKENS, mixer.num_parameters)
+
+
+@pytest.mark.parametrize(
+    ("name", "d"), [("go-mhc", 4), ("mhc", 4), ("mhc-lite", 4), ("kromhc", 4), ("kron-go", 4)]
+)
+def test_mixers_take_it_and_agree_with_their_reference(name, d, monkeypatch):
+    auto, other = make_mixer(name, d), make_mixer(name, d, backend="reference")
+    theta = many(auto)
+    taken = []
+    monkeypatch.setattr("gomhc.mixers.base.fused", lambda *a: taken.append(1) or gomhc.fused.fused(*a))
+    torch.testing.assert_close(auto(theta), other(theta), rtol=1e-5, atol=1e-6)
+    assert len(taken) == 1
+    assert auto(theta.double()).dtype == torch.float64  # through PyTorch
+    auto(theta[:3])
+    assert len(taken) == 1
+
+
+def test_a_subclass_with_another_map_does_not_inherit_the_compiled_one():
+    class Transposed(gomhc.Orthostochastic):
+        def mix(self, theta):
+            return super().mix(theta).mT
+
+    mixer = Transposed(4)
+    assert mixer.stages() is None
+    theta = many(mixer)
+    torch.testing.assert_close(mixer(theta), gomhc.Orthostochastic(4)(theta).mT)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"backend": "reference"}, "as asked for"),
+        ({"stages": None}, "no compiled form"),
+        ({"stages": [Stage(FREE, 4)]}, "nothing to compute"),
+        ({"dtype": torch.float64}, "wider"),
+        ({"stages": [Stage(CAYLEY, 17, 2)]}, "larger than 32"),
+        ({"tokens": 3}, "fewer than"),
+        ({"device": "mps"}, "no kernels for mps"),
+    ],
+)
+def test_it_says_why_not(change, reason):
+    case = {
+        "backend": "auto",
+        "stages": CASES["go-mhc d=4 s=2"],
+        "tokens": 10**4,
+        "dtype": torch.float32,
+        "device": "cpu",
+    }
+    assert choose(**case) == ("fused", "numba")
+    choice = choose(**(case | change))
+    assert choice.path == "reference"
+    assert reason in choice.reason
+    if "backend" not in change and "tokens" not in change:
+        with pytest.raises(RuntimeError, match="expected a case that the fused path can run"):
+            choose(**(case | change | {"backend": "fused"}))
+
+
+def test_the_report_names_the_path():
+    assert "cpu: fused (numba)" in backend_report()
+
+
+def test_there_is_no_other_backend(unchecked):
+    with pytest.raises(ValueError, match="auto, reference, fused; got 'fast'"):
+        make_mixer("go-mhc", 4, backend="fast")
+
+
+def test_threads_change_nothing():
+    stages = CASES["go-mhc d=4 s=2"]
+    theta, _ = draw(stages, tokens=2000)
+    threads = torch.get_num_threads()
+    found = []
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            found.append(mix(theta, flat(stages)))
+    finally:
+        torch.set_num_threads(threads)
+    assert all(torch.equal(one, other) for one, other in itertools.pairwise(found))
