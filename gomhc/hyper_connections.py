@@ -13,7 +13,8 @@ Note [Precision]
     row sums with them.
 """
 
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -98,7 +99,7 @@ class HyperConnection(nn.Module):
 
     Args:
         dim: C, features of a stream.
-        branch: F.
+        branch: F; returns what it is given in shape, such as a block with a norm of its own.
         mixer: from `make_mixer`; its d is the number of streams.
         layer: index of this connection in the network; it prefers stream `layer` mod d.
         off_diagonal_mass: of H_res at the start, see `Mixer.initial_theta`.
@@ -123,7 +124,7 @@ class HyperConnection(nn.Module):
     def __init__(
         self,
         dim: int,
-        branch: nn.Module,
+        branch: Callable[..., Tensor],
         mixer: Mixer,
         *,
         layer: int = 0,
@@ -134,8 +135,8 @@ class HyperConnection(nn.Module):
         super().__init__()
         dim = check_positive("dim", dim)
         check_mixer(mixer)
-        if layer < 0:
-            raise ValueError(f"expected layer >= 0, got {layer}")
+        if not hasattr(layer, "__index__") or layer < 0:
+            raise ValueError(f"expected an integer layer >= 0, got {layer!r}")
         if inputs not in ("all", "mean"):
             raise ValueError(f"expected inputs as 'all' or 'mean', got {inputs!r}")
         d, g = mixer.d, mixer.num_parameters
@@ -171,23 +172,34 @@ class HyperConnection(nn.Module):
             )
             return self.mixer(theta), pre.sigmoid(), 2 * post.sigmoid()
 
-    def forward(self, X: Float[Tensor, "*batch d C"]) -> Float[Tensor, "*batch d C"]:
+    def forward(
+        self, X: Float[Tensor, "*batch d C"], *arguments: Any, **options: Any
+    ) -> Float[Tensor, "*batch d C"]:
         """The streams after this connection, in the dtype that they came in.
 
         Args:
             X: (..., d, C).
+            arguments: of the branch beside the stream that it reads, such as a mask.
+            options: likewise.
 
         Returns:
             (..., d, C).
 
         Raises:
-            ValueError: if X is not (..., d, C).
+            ValueError: if X is not (..., d, C), or the branch does not return one tensor of the
+                shape (..., C) that it was given.
         """
         H_res, H_pre, H_post = self.matrices(X)
         with torch.autocast(X.device.type, enabled=False):
             wide = X.to(H_res.dtype)
             read = (H_pre[..., None, :] @ wide).squeeze(-2).to(X.dtype)
-        written = self.branch(read)
+        written = self.branch(read, *arguments, **options)
+        if not isinstance(written, Tensor) or written.shape != read.shape:
+            found = tuple(written.shape) if isinstance(written, Tensor) else type(written).__name__
+            raise ValueError(
+                f"expected the branch to return one tensor of shape {tuple(read.shape)}, "
+                f"got {found}"
+            )
         with torch.autocast(X.device.type, enabled=False):
             mixed = H_res @ wide + H_post[..., None] * written[..., None, :].to(wide.dtype)
             return mixed.to(X.dtype)

@@ -221,3 +221,27 @@ def test_a_mixer_inside_the_package_hyper_connections():
 def test_bad_input(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("branch", "found"),
+    [
+        (nn.Linear(6, 1), r"got \(2, 3, 1\)"),  # would be broadcast
+        (nn.Linear(6, 5), r"got \(2, 3, 5\)"),
+        (nn.LSTM(6, 6), "got tuple"),
+        (lambda x: None, "got NoneType"),
+    ],
+)
+def test_a_branch_that_returns_something_else(branch, found):
+    layer = HyperConnection(6, branch, make_mixer("go-mhc", 4))
+    with pytest.raises(ValueError, match=r"return one tensor of shape \(2, 3, 6\), " + found):
+        layer(torch.randn(2, 3, 4, 6))
+
+
+def test_the_branch_gets_what_else_it_needs():
+    def branch(x, mask, *, scale):
+        return scale * x * mask
+
+    layer = HyperConnection(6, branch, make_mixer("identity", 4))
+    X, mask = torch.randn(2, 3, 4, 6), torch.zeros(2, 3, 1)
+    torch.testing.assert_close(layer(X, mask, scale=2.0), X)

@@ -196,3 +196,37 @@ def test_tiny_stories_without_a_network(monkeypatch):
     monkeypatch.setattr(datasets, "load_dataset", refuse)
     with pytest.raises(ConnectionError, match="no hub. Without a network give the folder"):
         data.tiny_stories()
+
+
+def words(**changes):
+    parts = {
+        "name": "mine",
+        "vocabulary": 5,
+        "train": torch.arange(20) % 5,
+        "windows": torch.zeros(2, 9, dtype=torch.int64),
+        "decode": str,
+    }
+    return data.Corpus(**(parts | changes))
+
+
+def test_a_corpus_of_ones_own():
+    assert words().block == 8
+    assert words().floor is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train": torch.arange(8) % 5}, "at least 9 tokens to train on, got 8"),
+        ({"train": torch.arange(20)}, r"tokens in \[0, 5\), got 0 to 19"),
+        ({"train": torch.zeros(20, dtype=torch.int32)}, "tokens in int64, got torch.int32"),
+        ({"train": torch.zeros(20, 2, dtype=torch.int64)}, r"got shapes \(20, 2\)"),
+        ({"windows": torch.zeros(9, dtype=torch.int64)}, "got shapes"),
+        ({"windows": torch.zeros(0, 9, dtype=torch.int64)}, "block and windows >= 1"),
+        ({"windows": torch.zeros(2, 1, dtype=torch.int64)}, "got shapes"),
+        ({"cost": torch.zeros(2, 9)}, r"cost of shape \(2, 8\), got \(2, 9\)"),
+    ],
+)
+def test_a_corpus_that_cannot_be_trained_on(changes, message, unchecked):
+    with pytest.raises(ValueError, match=message):
+        words(**changes)

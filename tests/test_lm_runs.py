@@ -137,11 +137,31 @@ def test_a_training_that_fails_does_not_stop_the_others(two, tmp_path, capsys, m
 
 def test_samples_have_only_words_of_the_text():
     model = GPT(preset("nano"))
-    assert max(runs.continued(model, [1, 2], 40, vocabulary=5)) < 5
+    assert max(model.generate([1, 2], 40, vocabulary=5)) < 5
 
 
 def test_what_is_missing_is_left_out(monkeypatch, tmp_path, capsys):
     job = next(job for job in plan.queue("smoke") if "shakespeare" in job.name)
     monkeypatch.setattr(runs, "queue", lambda profile: [job])
-    assert command(tmp_path / "records", "--shakespeare", str(tmp_path / "none.txt")) == 1
-    assert "left out: FileNotFoundError: expected a text file at" in capsys.readouterr().err
+    copy = tmp_path / "other.txt"
+    copy.write_text("another text")
+    assert command(tmp_path / "records", "--shakespeare", str(copy)) == 1
+    assert "left out: ValueError: expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "here", "--shakespeare", "none.txt"], "--shakespeare, found none at none.txt"),
+        (["--out", "here", "--device", "gpu"], "expected a device auto, cpu or cuda, got 'gpu'"),
+        (["--out", "here", "--minutes", "-1"], "expected --minutes of 0 or more"),
+        (["--out", "here", "--minutes", "nan"], "expected --minutes of 0 or more"),
+        (["--out", __file__], "expected a folder as --out"),
+        ([], "expected --out for the smoke profile"),
+    ],
+)
+def test_what_is_asked_for_is_checked_before_the_first_training(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        runs.main(["--profile", "smoke", *arguments])
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err

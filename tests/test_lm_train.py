@@ -4,6 +4,7 @@ import json
 import math
 import os
 import re
+import signal
 import subprocess
 import sys
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from torch.nn import functional as F
 
 from gomhc.lm import data
+from gomhc.lm import train as train_module
 from gomhc.lm.model import GPT, preset
 from gomhc.lm.train import (
     NonFiniteError,
@@ -20,6 +22,7 @@ from gomhc.lm.train import (
     evaluate,
     first_non_finite,
     learning_rate,
+    load,
     main,
     train,
 )
@@ -131,10 +134,10 @@ def test_a_finished_run_is_not_run_again(corpus, tmp_path):
 
 def test_another_configuration_is_refused(corpus, tmp_path):
     train(config(), corpus, out=tmp_path)
-    with pytest.raises(ValueError, match="got another learning_rate, seed"):
+    with pytest.raises(ValueError, match="has learning_rate 0.003, not 0.0001; seed 0, not 1;"):
         train(config(seed=1, learning_rate=1e-4), corpus, out=tmp_path)
     other = data.stories(block=16, train=4000, windows=8, seed=1)
-    with pytest.raises(ValueError, match="got another corpus"):
+    with pytest.raises(ValueError, match="has another corpus"):
         train(config(), other, out=tmp_path)
 
 
@@ -270,6 +273,62 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_place(corpus, monkeypatc
         train(config(), corpus)
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--offsets", "5"], "expected a mixer for --offsets, got residual"),
+        (["--copy", "a.txt"], "expected --data shakespeare or tinystories for --copy, got stories"),
+        (["--level", "bpe"], "expected --data shakespeare or a file for --level, got stories"),
+    ],
+)
+def test_the_command_takes_no_option_that_has_no_effect(arguments, message, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_a_checkpoint_and_the_command_goes_on(tmp_path, capsys, monkeypatch):
+    """The signal comes in the third step."""
+
+    def press(steps, tokens):
+        if len(steps) == 3:
+            signal.raise_signal(signal.SIGINT)
+        return speed(steps, tokens)
+
+    speed = train_module._speed
+    command = ["--steps", "5", "--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run")]
+    (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "_speed", press)
+        before = signal.getsignal(signal.SIGINT)
+        assert main(command) == 130
+        assert signal.getsignal(signal.SIGINT) is before
+    assert "stopped after 3 of 5 steps: the same command goes on" in capsys.readouterr().out
+    assert main(command) == 0
+    assert "residual, 132,160 parameters, 5 steps" in capsys.readouterr().out
+
+
+def test_a_run_gives_its_model_back(corpus, tmp_path):
+    model, _ = train(config("kromhc"), corpus, out=tmp_path)
+    again = load(tmp_path)
+    assert again.config == model.config
+    tokens, _ = corpus.batch(0, 2)
+    with torch.no_grad():
+        assert torch.equal(again(tokens)[0], model(tokens)[0])
+    with pytest.raises(FileNotFoundError, match="expected a run in"):
+        load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"steps": 2.5}, {"batch": "4"}, {"seed": -1}, {"final": 2.0}, {"weight_decay": -5.0}],
+)
+def test_a_configuration_has_numbers_that_can_be(change, unchecked):
+    with pytest.raises(ValueError, match=f"expected .*{next(iter(change))}"):
+        config(**change)
+
+
 def test_an_evaluation_that_is_not_finite_ends_the_run(corpus, monkeypatch):
     losses = iter([1.0, math.nan])
     monkeypatch.setattr("gomhc.lm.train.evaluate", lambda *arguments: next(losses))
@@ -355,10 +414,12 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "nowhere.txt"], "expected a text file at nowhere.txt"),
+        (["--data", "nowhere.txt"], "tinystories or a text file, got 'nowhere.txt'"),
         (["--mixer", "kromhc", "--streams", "3"], "kromhc"),
         (["--mixer", "mhc", "--block-size-s", "2"], "for mhc the options iterations; got s"),
-        (["--device", "abacus"], "abacus"),
+        (["--device", "abacus"], "expected a device auto, cpu or cuda, got 'abacus'"),
+        (["--out", __file__], "expected a folder to write to"),
+        (["--final", "-3"], "expected final in"),
     ],
 )
 def test_the_command_says_what_is_wrong(arguments, message, capsys):

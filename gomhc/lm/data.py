@@ -46,6 +46,10 @@ class Corpus:
         decode: token numbers -> text.
         cost: (count, block), what each predicted token costs a reader who knows the process that
             wrote it, in nats; None where nobody knows.
+
+    Raises:
+        ValueError: if shapes, dtypes or tokens are not such as above, or there are too few tokens
+            for a window.
     """
 
     name: str
@@ -59,6 +63,28 @@ class Corpus:
     def block(self) -> int:
         """Tokens predicted in a window."""
         return self.windows.shape[1] - 1
+
+    def __post_init__(self) -> None:
+        """Check that training on it can work."""
+        if self.train.ndim != 1 or self.windows.ndim != 2 or self.windows.shape[1] < 2:
+            raise ValueError(
+                "expected tokens (count,) to train on and windows (count, 2 or more), got shapes "
+                f"{tuple(self.train.shape)} and {tuple(self.windows.shape)}"
+            )
+        _checked(len(self.train), self.block, len(self.windows), "to train on")
+        for part in (self.train, self.windows):
+            if part.dtype != torch.int64:
+                raise ValueError(f"expected tokens in int64, got {part.dtype}")
+            low, high = part.aminmax()
+            if low < 0 or high >= self.vocabulary:
+                raise ValueError(
+                    f"expected tokens in [0, {self.vocabulary}), got {int(low)} to {int(high)}"
+                )
+        if self.cost is not None and self.cost.shape != self.windows[:, 1:].shape:
+            raise ValueError(
+                f"expected a cost of shape {tuple(self.windows[:, 1:].shape)}, got "
+                f"{tuple(self.cost.shape)}"
+            )
 
     @property
     def floor(self) -> float | None:

@@ -11,7 +11,7 @@ Note [The last mixer]
     default the end reads the streams as a branch does, by weights σ(b) of its own.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -299,6 +299,36 @@ class GPT(nn.Module):
         if targets is None:
             return logits, None
         return logits, F.cross_entropy(logits.flatten(0, 1).float(), targets.flatten())
+
+    @torch.no_grad()
+    def generate(
+        self, tokens: Sequence[int], count: int, *, vocabulary: int | None = None, seed: int = 0
+    ) -> list[int]:
+        """Go on with a text, each token drawn by the model's probabilities.
+
+        Args:
+            tokens: at least one.
+            count: how many to add.
+            vocabulary: tokens that the text has, where the model has more.
+            seed: of the draws.
+
+        Returns:
+            The tokens given and those added.
+
+        Raises:
+            ValueError: if no token is given.
+        """
+        if not len(tokens):
+            raise ValueError("expected at least one token to go on from, got none")
+        device = self.tokens.weight.device
+        source = torch.Generator().manual_seed(seed)
+        found = list(tokens)
+        with evaluating(self):
+            for _ in range(count):
+                context = torch.tensor([found[-self.config.block :]], device=device)
+                weights = self(context)[0][0, -1, :vocabulary].float().softmax(-1).cpu()
+                found.append(int(torch.multinomial(weights, 1, generator=source)))
+        return found
 
     def num_parameters(self) -> int:
         """Trainable numbers, the tied embedding counted once."""

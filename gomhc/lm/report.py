@@ -100,13 +100,18 @@ def stream_report(model: GPT, windows: Int[Tensor, "batch length"]) -> StreamRep
         StreamReport, on the CPU.
 
     Raises:
-        ValueError: if the model has no streams.
+        ValueError: if the model has no streams, or the windows are none or not of its lengths.
 
     Source: gains: mHC, arXiv 2512.24880; collapse of streams: arXiv 2606.03483.
     """
     connections = [c for c in model.connections if isinstance(c, HyperConnection)]
     if not connections:
         raise ValueError("expected a model with hyper-connections, got one with a plain residual")
+    most = model.config.block + 1
+    if windows.ndim != 2 or not len(windows) or not 2 <= windows.shape[1] <= most:
+        raise ValueError(
+            f"expected windows (batch, 2 to {most}) of tokens, got shape {tuple(windows.shape)}"
+        )
     windows = windows.to(next(model.parameters()).device)
     entering: list[Tensor] = []
 

@@ -22,10 +22,10 @@ import torch
 
 from gomhc import records
 from gomhc.lm import data
-from gomhc.lm.model import GPT, evaluating, preset
+from gomhc.lm.model import GPT, preset
 from gomhc.lm.plan import SIZES, Job, queue
 from gomhc.lm.report import stream_report
-from gomhc.lm.train import NonFiniteError, Progress, TrainConfig, train
+from gomhc.lm.train import NonFiniteError, Progress, TrainConfig, chosen_device, train
 from gomhc.studies.base import Outcome
 
 __all__ = ["Stopped", "run"]
@@ -103,7 +103,8 @@ def run(
         raise Stopped(f"after {seen.step} of {config.steps} steps")
     loss, floor = seen.evaluations[-1][1], text.floor
     cuda = next(trained.parameters()).is_cuda
-    sample = continued(trained, text.windows[0, :8].tolist(), SAMPLE, text.vocabulary)
+    opening = text.windows[0, :8].tolist()
+    sample = trained.generate(opening, SAMPLE, vocabulary=text.vocabulary)
     metrics = {
         "diverged": None,
         "loss": loss,
@@ -121,9 +122,9 @@ def run(
 
 
 @functools.lru_cache(maxsize=3)
-def _stories(block: int, seed: int, train: int, windows: int) -> data.Corpus:
+def _stories(block: int, seed: int, **options: int) -> data.Corpus:
     """The stories of a seed, which many jobs share."""
-    return data.stories(block, train, windows, seed)
+    return data.stories(block, seed=seed, **options)
 
 
 def _report(model: GPT, text: data.Corpus) -> dict[str, Any] | None:
@@ -155,30 +156,6 @@ def _curves(seen: Progress) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
-def continued(
-    model: GPT, tokens: Sequence[int], count: int, vocabulary: int, seed: int = 0
-) -> list[int]:
-    """Some tokens, and how the model would go on.
-
-    Args:
-        model: on any device.
-        tokens: at least one.
-        count: how many to add.
-        vocabulary: tokens that the text has; the model may have more.
-        seed: of the draws.
-    """
-    device = next(model.parameters()).device
-    source = torch.Generator().manual_seed(seed)
-    found = list(tokens)
-    with evaluating(model):
-        for _ in range(count):
-            context = torch.tensor([found[-model.config.block :]], device=device)
-            weights = model(context)[0][0, -1, :vocabulary].float().softmax(-1).cpu()
-            found.append(int(torch.multinomial(weights, 1, generator=source)))
-    return found
-
-
 def _todo(jobs: Sequence[Job], folder: Path) -> Iterator[Job]:
     """Those without a record that the code of now has made."""
     code = records.code_hash(records.closure(MODULE))
@@ -194,31 +171,60 @@ def _todo(jobs: Sequence[Job], folder: Path) -> Iterator[Job]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gomhc.lm.runs", description=__doc__)
-    parser.add_argument("--profile", choices=SIZES, default="full")
-    parser.add_argument("--minutes", type=float, default=math.inf, help="stop inside this time")
-    default = records.PACKAGE / records.FOLDER
-    parser.add_argument("--out", type=Path, default=default, help="folder of records (%(default)s)")
+    begin = time.monotonic()
+    parser = argparse.ArgumentParser(
+        prog="python -m gomhc.lm.runs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--profile", choices=SIZES, default="full", help="size (%(default)s)")
     parser.add_argument(
-        "--checkpoints", type=Path, help="folder of unfinished trainings (in gomhc's cache)"
+        "--minutes",
+        type=float,
+        default=math.inf,
+        help="train no longer than this; the last record takes some seconds more",
+    )
+    shipped = records.PACKAGE / records.FOLDER
+    parser.add_argument(
+        "--out", type=Path, help=f"folder of records ({shipped}, but for the smoke profile)"
+    )
+    parser.add_argument(
+        "--checkpoints",
+        type=Path,
+        help=f"folder of unfinished trainings ({data.cache() / 'lm-checkpoints'}; "
+        "$GOMHC_CACHE moves it)",
     )
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda")
     parser.add_argument("--shakespeare", type=Path, help="a copy of Tiny Shakespeare")
     parser.add_argument("--list", action="store_true", help="say what is to do, run nothing")
     options = parser.parse_args(arguments)
+    if not options.minutes >= 0:
+        parser.error(f"expected --minutes of 0 or more, got {options.minutes}")
+    if options.out is None and options.profile == "smoke" and not options.list:
+        parser.error("expected --out for the smoke profile, whose records are none to keep")
+    out = options.out or shipped
+    if out.exists() and not out.is_dir():
+        parser.error(f"expected a folder as --out, got the file {out}")
+    if options.shakespeare and not options.shakespeare.is_file():
+        parser.error(f"expected a text file as --shakespeare, found none at {options.shakespeare}")
+    try:
+        chosen_device(options.device)
+    except ValueError as error:
+        parser.error(str(error))
     jobs = queue(options.profile)
-    todo = list(_todo(jobs, options.out))
-    print(f"{len(jobs) - len(todo)} of {len(jobs)} trainings have their record in {options.out}")
+    todo = list(_todo(jobs, out))
+    print(f"{len(jobs) - len(todo)} of {len(jobs)} trainings have their record in {out}")
     if options.list:
         print(*(job.name for job in todo), sep="\n")
         return 0
-    deadline = time.monotonic() + 60 * options.minutes
+    deadline = begin + 60 * options.minutes
     # A training is only gone on with by the code that began it.
     code = records.code_hash(records.closure(MODULE))[:16]
     checkpoints = (options.checkpoints or data.cache() / "lm-checkpoints") / code
     failed = 0
-    for job in todo:
+    for done, job in enumerate(todo):
         if time.monotonic() >= deadline:
+            print(f"the time is up; the next call goes on with the {len(todo) - done} left")
             break
         act = functools.partial(
             run,
@@ -232,12 +238,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         try:
             seeds = (job.config["training"]["seed"],)
             record = records.make(job.name, MODULE, act, job.config, seeds)
-            records.save(record, options.out)
+            records.save(record, out)
         except Stopped as reason:
             print(f"{job.name}: the time is up {reason}; the next call goes on from there")
             break
         except Exception as error:  # no network, no memory: the other trainings may still run
-            print(f"{job.name}: left out: {type(error).__name__}: {error}", file=sys.stderr)
+            hint = "; see --shakespeare" if isinstance(error, ConnectionError) else ""
+            print(f"{job.name}: left out: {type(error).__name__}: {error}{hint}", file=sys.stderr)
             failed += 1
             continue
         shutil.rmtree(checkpoints / job.name, ignore_errors=True)

@@ -307,10 +307,10 @@ def _read(words: Iterable[str]) -> Iterator[Distribution]:
 
 
 def log_probabilities(words: Sequence[str]) -> Float[np.ndarray, " count"]:
-    """What each word of some stories costs a reader who knows the process.
+    """How probable each word of some stories is to a reader who knows the process.
 
     Args:
-        words: of stories one after the other, from the beginning of one on.
+        words: a list of words, of stories one after the other, from the beginning of one on.
 
     Returns:
         Natural logarithms of the probabilities.

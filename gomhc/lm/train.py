@@ -18,9 +18,10 @@ Note [Several processes]
 import json
 import math
 import os
+import signal
 import time
-from collections.abc import Callable, Iterable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -32,9 +33,18 @@ from torch import Tensor, nn
 from gomhc.hyper_connections import HyperConnection
 from gomhc.lm.data import Corpus
 from gomhc.lm.model import GPT, GPTConfig, evaluating
-from gomhc.mixers.base import Mixer
+from gomhc.mixers.base import Mixer, check_positive
 
-__all__ = ["NonFiniteError", "Progress", "TrainConfig", "evaluate", "learning_rate", "train"]
+__all__ = [
+    "NonFiniteError",
+    "Progress",
+    "TrainConfig",
+    "chosen_device",
+    "evaluate",
+    "learning_rate",
+    "load",
+    "train",
+]
 
 STATE = "state.json"
 
@@ -62,6 +72,7 @@ class TrainConfig:
         compile: whether the model goes through `torch.compile`.
 
     Raises:
+        TypeError: if the model is no `GPTConfig`.
         ValueError: if a number is out of its range, accumulation does not divide the batch, or the
             precision is unknown.
     """
@@ -84,12 +95,18 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Check the numbers."""
+        if not isinstance(self.model, GPTConfig):
+            raise TypeError(f"expected model as a GPTConfig, got {self.model!r}")
         for name in ("steps", "batch", "accumulation", "evaluate_every", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+            check_positive(name, getattr(self, name))
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"expected a positive {name}, got {getattr(self, name)}")
+        if not 0 <= self.final <= 1:
+            raise ValueError(f"expected final in [0, 1], got {self.final}")
+        for name in ("weight_decay", "seed"):
+            if not getattr(self, name) >= 0:
+                raise ValueError(f"expected {name} >= 0, got {getattr(self, name)}")
         if self.batch % self.accumulation:
             raise ValueError(
                 f"expected accumulation to divide batch {self.batch}, got {self.accumulation}"
@@ -210,8 +227,9 @@ def train(
         The model and what was seen, from the first step on.
 
     Raises:
-        ValueError: if the corpus does not fit the model, or the folder holds a damaged run, or one
-            of another configuration or corpus.
+        ValueError: if the corpus does not fit the model, there is no such device, or the folder
+            is none or holds a damaged run, or one of another configuration or corpus.
+        ImportError: if a folder is given and safetensors is not installed.
         NonFiniteError: if a loss or a gradient is infinite or NaN.
     """
     model_config = config.model
@@ -220,7 +238,10 @@ def train(
             f"expected a corpus with up to {model_config.vocabulary} tokens and windows of up to "
             f"{model_config.block}, got {corpus.vocabulary} and {corpus.block}"
         )
-    engine = _engine(_device(device))
+    folder = None if out is None else Path(out)
+    if folder is not None:
+        _prepare(folder)
+    engine = _engine(chosen_device(device))
     where = engine.device
     parts = config.accumulation * engine.num_processes
     if config.batch % parts:
@@ -231,7 +252,6 @@ def train(
     wrapped = engine.prepare_model(model)
     optimizer = _optimizer(model, config)
     seen = Progress()
-    folder = None if out is None else Path(out)
     if folder is not None and (folder / STATE).exists():
         seen = _resume(folder, config, corpus.digest, model, optimizer)
     mean = engine.reduce(torch.tensor(float(seen.step), device=where), "mean").item()
@@ -241,71 +261,71 @@ def train(
         )
     run = torch.compile(wrapped) if config.compile else wrapped
     narrow = config.precision == "bfloat16" or (config.precision == "auto" and _has_bfloat16(where))
-    bar = _bar(config, seen, progress and engine.is_main_process)
-    while seen.step < config.steps:
-        if engine.reduce(torch.tensor(float(stop()), device=where), "sum").item():
-            break
-        _tick(where)
-        begin = time.perf_counter()
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(config, seen.step)
-        draws = _mixed(config.seed, seen.step, engine.process_index)
-        torch.manual_seed(draws)
-        tokens, targets = corpus.batch(seen.step, config.batch, config.seed)
-        mine = slice(engine.process_index, None, engine.num_processes)
-        pieces = [
-            (x.to(where), y.to(where))
-            for x, y in zip(
-                tokens[mine].chunk(config.accumulation),
-                targets[mine].chunk(config.accumulation),
-                strict=True,
-            )
-        ]
-        optimizer.zero_grad()
-        model.train()
-        loss = torch.zeros((), device=where)
-        for k, (x, y) in enumerate(pieces, 1):
-            with nullcontext() if k == len(pieces) else engine.no_sync(wrapped):
-                with torch.autocast(where.type, torch.bfloat16, enabled=narrow):
-                    _, part = run(x, y)
-                # Outside of autocast, so that what was computed in float32 is derived in it too.
-                (part / config.accumulation).backward()
-            loss += part.detach() / config.accumulation
-        gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
-        value, size = engine.reduce(loss, "mean").item(), norm.item()
-        if not (math.isfinite(value) and math.isfinite(size)):
+    with _bar(config, seen, progress and engine.is_main_process) as bar:
+        while seen.step < config.steps:
+            if engine.reduce(torch.tensor(float(stop()), device=where), "sum").item():
+                break
+            _tick(where)
+            begin = time.perf_counter()
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate(config, seen.step)
+            draws = _mixed(config.seed, seen.step, engine.process_index)
             torch.manual_seed(draws)
-            place = first_non_finite(model, pieces, narrow)
-            raise NonFiniteError(
-                f"expected a finite loss and gradient in step {seen.step}, got loss {value} and "
-                f"gradient norm {size}; it began in {place}",
-                seen,
-            )
-        nn.utils.clip_grads_with_norm_(model.parameters(), config.clip, norm)
-        optimizer.step()
-        _tick(where)
-        before = seen.seconds[-1] if seen.seconds else 0.0
-        seen.step += 1
-        seen.loss.append(value)
-        seen.gradient.append(size)
-        seen.seconds.append(before + time.perf_counter() - begin)
-        seen.tokens_per_second = _speed(seen.seconds, config.batch * corpus.block)
-        done = seen.step == config.steps
-        if done or seen.step % config.evaluate_every == 0:
-            found = evaluate(model, corpus, narrow)
-            if not math.isfinite(found):
-                raise NonFiniteError(
-                    f"expected a finite evaluation loss after {seen.step} steps, got {found}", seen
+            tokens, targets = corpus.batch(seen.step, config.batch, config.seed)
+            mine = slice(engine.process_index, None, engine.num_processes)
+            pieces = [
+                (x.to(where), y.to(where))
+                for x, y in zip(
+                    tokens[mine].chunk(config.accumulation),
+                    targets[mine].chunk(config.accumulation),
+                    strict=True,
                 )
-            seen.evaluations.append((seen.step, found))
-        if folder is not None and (done or seen.step % config.checkpoint_every == 0):
-            if engine.is_main_process:
-                _save(folder, config, corpus.digest, model, optimizer, seen)
-            engine.wait_for_everyone()
-        bar.update()
-        bar.set_postfix_str(f"loss {value:.3f}, {seen.tokens_per_second:,.0f} tokens/s")
-    bar.close()
+            ]
+            optimizer.zero_grad()
+            model.train()
+            loss = torch.zeros((), device=where)
+            for k, (x, y) in enumerate(pieces, 1):
+                with nullcontext() if k == len(pieces) else engine.no_sync(wrapped):
+                    with torch.autocast(where.type, torch.bfloat16, enabled=narrow):
+                        _, part = run(x, y)
+                    # Outside of autocast: what was computed in float32 is derived in it too.
+                    (part / config.accumulation).backward()
+                loss += part.detach() / config.accumulation
+            gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
+            norm = nn.utils.get_total_norm(gradients)
+            value, size = engine.reduce(loss, "mean").item(), norm.item()
+            if not (math.isfinite(value) and math.isfinite(size)):
+                torch.manual_seed(draws)
+                place = first_non_finite(model, pieces, narrow)
+                raise NonFiniteError(
+                    f"expected a finite loss and gradient in step {seen.step}, got loss {value} "
+                    f"and gradient norm {size}; it began in {place}",
+                    seen,
+                )
+            nn.utils.clip_grads_with_norm_(model.parameters(), config.clip, norm)
+            optimizer.step()
+            _tick(where)
+            before = seen.seconds[-1] if seen.seconds else 0.0
+            seen.step += 1
+            seen.loss.append(value)
+            seen.gradient.append(size)
+            seen.seconds.append(before + time.perf_counter() - begin)
+            seen.tokens_per_second = _speed(seen.seconds, config.batch * corpus.block)
+            done = seen.step == config.steps
+            if done or seen.step % config.evaluate_every == 0:
+                found = evaluate(model, corpus, narrow)
+                if not math.isfinite(found):
+                    raise NonFiniteError(
+                        f"expected a finite evaluation loss after {seen.step} steps, got {found}",
+                        seen,
+                    )
+                seen.evaluations.append((seen.step, found))
+            if folder is not None and (done or seen.step % config.checkpoint_every == 0):
+                if engine.is_main_process:
+                    _save(folder, config, corpus.digest, model, optimizer, seen)
+                engine.wait_for_everyone()
+            bar.update()
+            bar.set_postfix_str(f"loss {value:.3f}, {seen.tokens_per_second:,.0f} tokens/s")
     stopped = 0 < seen.step < config.steps
     if folder is not None and stopped and engine.is_main_process:
         _save(folder, config, corpus.digest, model, optimizer, seen)
@@ -391,10 +411,27 @@ def _mixed(*numbers: int) -> int:
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0]) % 2**63
 
 
-def _device(device: str | torch.device) -> torch.device:
+def chosen_device(device: str | torch.device) -> torch.device:
+    """The device of a name.
+
+    Args:
+        device: a name of PyTorch's, or "auto": a GPU if there is one.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: if there is no such device here.
+    """
     if device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(device)
+    try:
+        found = torch.device(device)
+    except RuntimeError:
+        raise ValueError(f"expected a device auto, cpu or cuda, got {device!r}") from None
+    if found.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"expected a device that is there, got {device!r}: PyTorch sees no GPU")
+    return found
 
 
 def _has_bfloat16(device: torch.device) -> bool:
@@ -432,6 +469,45 @@ def _bar(config: TrainConfig, seen: Progress, shown: bool) -> Any:
 # Checkpoints (Note [Resuming])
 
 
+def load(folder: str | os.PathLike[str]) -> GPT:
+    """The model of a run, as its last checkpoint has it.
+
+    Args:
+        folder: the `out` of `train`.
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no run in the folder.
+        ValueError: if it is damaged.
+        ImportError: if safetensors is not installed.
+    """
+    folder = Path(folder)
+    if not (folder / STATE).is_file():
+        raise FileNotFoundError(f"expected a run in {folder}, found no {STATE}")
+    state, _, tensors = _read(folder, "cpu")
+    sizes = dict(state["config"]["model"])
+    if sizes["factors"] is not None:
+        sizes["factors"] = tuple(sizes["factors"])
+    model = GPT(GPTConfig(**sizes))
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    model.load_state_dict(weights)
+    return model
+
+
+def _prepare(folder: Path) -> None:
+    """Find out before the first step what would go wrong at the first checkpoint."""
+    try:
+        import safetensors.torch  # noqa: F401
+    except ImportError as error:
+        raise ImportError("checkpoints need safetensors: install gomhc[lm]") from error
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"expected a folder to write to, got {folder}: {error}") from error
+
+
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside `path`, on disk for good, and give it that name."""
     draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -454,7 +530,6 @@ def _save(
 ) -> None:
     from safetensors.torch import save_file
 
-    folder.mkdir(parents=True, exist_ok=True)
     names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
     tensors = {f"model.{name}": weight.detach().contiguous() for weight, name in names.items()}
     for weight, moments in optimizer.state.items():
@@ -478,26 +553,22 @@ def _resume(
     model: GPT,
     optimizer: torch.optim.AdamW,
 ) -> Progress:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     device = next(model.parameters()).device
-    try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        there = state["config"] | {"corpus": state["corpus"]}
-        tensors = load_file(folder / state["tensors"], device=str(device))
-        found = state["progress"]
-        evaluations = [(step, loss) for step, loss in found.pop("evaluations")]
-        seen = Progress(**found, evaluations=evaluations)
-        seen.calls += seen.step < config.steps
-    except (ValueError, LookupError, TypeError, OSError, SafetensorError) as error:
-        raise ValueError(f"expected a whole run in {folder}, got {error!r}") from error
-    asked = json.loads(json.dumps(asdict(config) | {"corpus": digest}))
-    changed = [key for key in asked if asked[key] != there.get(key)]
+    state, seen, tensors = _read(folder, str(device))
+    there, asked = _flat(state["config"]), _flat(json.loads(json.dumps(asdict(config))))
+    changed = [
+        f"{key} {there.get(key)}, not {value}"
+        for key, value in asked.items()
+        if value != there.get(key) and key != "checkpoint_every"
+    ]
+    if state["corpus"] != digest:
+        changed.append("another corpus")
     if changed:
         raise ValueError(
-            f"expected the configuration of the run in {folder}, got another {', '.join(changed)}"
+            f"expected the configuration of the run in {folder}, which has {'; '.join(changed)}; "
+            "give another folder for another run"
         )
+    seen.calls += seen.step < config.steps
     with torch.no_grad():
         for name, weight in model.named_parameters():
             weight.copy_(tensors[f"model.{name}"])
@@ -508,7 +579,47 @@ def _resume(
     return seen
 
 
+def _read(folder: Path, device: str) -> tuple[dict[str, Any], Progress, dict[str, Tensor]]:
+    """State, progress and tensors of a run."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        tensors = load_file(folder / state["tensors"], device=device)
+        found = dict(state["progress"])
+        evaluations = [(step, loss) for step, loss in found.pop("evaluations")]
+        seen = Progress(**found, evaluations=evaluations)
+        _flat(state["config"]), state["corpus"]  # there as well
+    except (ValueError, LookupError, TypeError, OSError, SafetensorError) as error:
+        raise ValueError(
+            f"expected a whole run in {folder}, got {error!r}; delete it to begin again"
+        ) from error
+    return state, seen, tensors
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a run's configuration, those of its model among them."""
+    return {k: v for k, v in config.items() if k != "model"} | config["model"]
+
+
 # The command
+
+
+@contextmanager
+def _interrupts() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C as a question that `train` can ask; a second one ends the process as usual."""
+    asked: list[int] = []
+
+    def note(number: int, frame: object) -> None:
+        asked.append(number)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -520,8 +631,10 @@ def main(arguments: list[str] | None = None) -> int:
     from gomhc.mixers import MIXERS
 
     parser = argparse.ArgumentParser(prog="python -m gomhc.lm.train", description="Train a GPT.")
-    parser.add_argument("--preset", choices=PRESETS, default="nano")
-    parser.add_argument("--mixer", choices=[RESIDUAL, *MIXERS], default=RESIDUAL)
+    parser.add_argument("--preset", choices=PRESETS, default="nano", help="(%(default)s)")
+    parser.add_argument(
+        "--mixer", choices=[RESIDUAL, *MIXERS], default=RESIDUAL, help="(%(default)s: one stream)"
+    )
     parser.add_argument("--streams", type=int, default=4, metavar="D", help="d (%(default)s)")
     parser.add_argument("--block-size-s", type=int, metavar="S", help="s of go-mhc and kron-go")
     parser.add_argument("--factors", type=int, nargs="+", help="of kromhc and kron-go")
@@ -534,12 +647,16 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--norm-streams", action="store_true", help="norm before the reduction")
     parser.add_argument("--dropout", type=float, help="the preset's if not given")
     parser.add_argument(
-        "--data", default="stories", help="stories, shakespeare, tinystories, or a text file"
+        "--data",
+        default="stories",
+        help="stories (the same ones for every seed), shakespeare, tinystories, or a text file; a "
+        "vocabulary smaller than the preset's leaves the preset's (%(default)s)",
     )
     parser.add_argument("--copy", help="file or folder with a copy of shakespeare or tinystories")
     parser.add_argument("--level", choices=["characters", "bpe"], default="characters")
     defaults = {f.name: f.default for f in TrainConfig.__dataclass_fields__.values()}
-    for name in ("steps", "batch", "accumulation", "warmup", "seed", "evaluate_every"):
+    parser.add_argument("--warmup", type=int, help="(20, or fewer if there are fewer steps)")
+    for name in ("steps", "batch", "accumulation", "seed", "evaluate_every"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=int, default=defaults[name], help="(%(default)s)")
     parser.add_argument("--checkpoint-every", type=int, default=defaults["checkpoint_every"])
@@ -552,10 +669,17 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--out", type=Path, help="folder of checkpoints; a run there is resumed")
     options = parser.parse_args(arguments)
     sizes = PRESETS[options.preset]
-    streams = ("streams", "block_size_s", "factors", "iterations", "dead_start", "norm_streams")
+    streams = ["streams", "block_size_s", "factors", "iterations", "off_diagonal_mass"]
+    streams += ["dead_start", "offsets", "inputs", "reduce", "norm_streams"]
     given = [name for name in streams if getattr(options, name) != parser.get_default(name)]
     if options.mixer == RESIDUAL and given:
         parser.error(f"expected a mixer for --{given[0].replace('_', '-')}, got residual")
+    if options.copy is not None and options.data not in ("shakespeare", "tinystories"):
+        parser.error(f"expected --data shakespeare or tinystories for --copy, got {options.data}")
+    if options.level != "characters" and options.data in ("stories", "tinystories"):
+        parser.error(f"expected --data shakespeare or a file for --level, got {options.data}")
+    if options.warmup is None:
+        options.warmup = min(20, options.steps)
     try:
         if options.data == "stories":
             corpus = data.stories(sizes.block)
@@ -564,6 +688,10 @@ def main(arguments: list[str] | None = None) -> int:
         elif options.data == "tinystories":
             source = {} if options.copy is None else {"source": options.copy}
             corpus = data.tiny_stories(block=sizes.block, **source)
+        elif not Path(options.data).is_file():
+            raise ValueError(
+                f"expected stories, shakespeare, tinystories or a text file, got {options.data!r}"
+            )
         else:
             corpus = data.text(options.data, sizes.block, options.level)
         model = preset(
@@ -584,16 +712,23 @@ def main(arguments: list[str] | None = None) -> int:
         )
         chosen = {name: getattr(options, name) for name in defaults if hasattr(options, name)}
         config = TrainConfig(model, **chosen)
-        trained, seen = train(config, corpus, device=options.device, out=options.out, progress=True)
+        with _interrupts() as stop:
+            trained, seen = train(
+                config, corpus, device=options.device, out=options.out, progress=True, stop=stop
+            )
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     if int(os.environ.get("RANK", "0")) > 0:
         return 0
+    if seen.step < config.steps:
+        rest = "the same command goes on" if options.out else "nothing is kept without --out"
+        print(f"stopped after {seen.step} of {config.steps} steps: {rest}")
+        return 130
     step, loss = seen.evaluations[-1]
     above = "" if corpus.floor is None else f", {loss - corpus.floor:.4f} above the floor"
     print(
-        f"{trained.num_parameters():,} parameters, {step} steps: evaluation loss {loss:.4f} nats a "
-        f"token{above}; {seen.tokens_per_second:,.0f} tokens/s"
+        f"{options.mixer}, {trained.num_parameters():,} parameters, {step} steps: evaluation loss "
+        f"{loss:.4f} nats a token{above}; {seen.tokens_per_second:,.0f} tokens/s"
     )
     return 0
 
