@@ -92,9 +92,13 @@ def _weights(
     return next(size for size in sizes if size)
 
 
-def _diverged(arms: Iterable[str]) -> list[str]:
-    names = [NAMES.get(arm, arm) for arm in arms]
-    return [f"at every rate a seed diverged of {', '.join(names)}"] if names else []
+def _lost(rows: Mapping[str, tuple[float, Mapping[int, Number]]]) -> list[str]:
+    """The arms of which a seed diverged at every rate."""
+    return [arm for arm, (_, losses) in rows.items() if math.inf in losses.values()]
+
+
+def _diverged(arms: Iterable[str]) -> str:
+    return f"at every rate a seed diverged of {', '.join(NAMES.get(arm, arm) for arm in arms)}"
 
 
 def _untuned(profile: str, rows: Mapping[str, tuple[float, Mapping[int, Number]]]) -> list[str]:
@@ -126,9 +130,9 @@ def _no_worse(profile: str, arm: str, rivals: Iterable[str]) -> Callable[[Found]
     def judge(found: Found) -> Finding:
         rows = {name: _tuned(found, profile, name) for name in (arm, *rivals)}
         ours = rows[arm][1]
-        lost = [name for name, (_, losses) in rows.items() if math.inf in losses.values()]
+        lost = _lost(rows)
         if arm in lost:
-            return Finding(FAILS, _diverged([arm])[0], {})
+            return Finding(FAILS, _diverged([arm]), {})
         rows = {name: row for name, row in rows.items() if name not in lost}
         differences = {name: _difference(ours, rows[name][1]) for name in rivals if name in rows}
         sure = all(d.high <= MARGIN for d in differences.values())
@@ -141,7 +145,7 @@ def _no_worse(profile: str, arm: str, rivals: Iterable[str]) -> Callable[[Found]
         )
         measured = f"above the floor, nats a token: {_above(rows)}; {NAMES[arm]} against {against}"
         caveats = [] if sure or not likely else ["an interval reaches beyond the margin"]
-        caveats += _untuned(profile, rows) + _diverged(lost)
+        caveats += _untuned(profile, rows) + ([_diverged(lost)] if lost else [])
         values = {name: d._asdict() for name, d in differences.items()}
         return Finding(grade(sure, likely), measured, values, "; ".join(caveats))
 
@@ -153,9 +157,9 @@ def _mixing(profile: str) -> Callable[[Found], Finding]:
 
     def judge(found: Found) -> Finding:
         rows = {name: _tuned(found, profile, name) for name in (GO, "identity")}
-        lost = [name for name, (_, losses) in rows.items() if math.inf in losses.values()]
+        lost = _lost(rows)
         if lost:
-            return Finding(FAILS if GO in lost else CAVEAT, _diverged(lost)[0], {})
+            return Finding(FAILS if GO in lost else CAVEAT, _diverged(lost), {})
         difference = _difference(rows[GO][1], rows["identity"][1])
         sure, likely = difference.high < 0, difference.mean < 0
         more = _weights(found, profile, GO) / _weights(found, profile, "identity") - 1
