@@ -1,493 +1,504 @@
-"""Mixers on a CPU, compiled by Numba: a block of tokens goes through all stages while it is in cache.
+"""Mixers on a CPU, compiled by Numba: eight tokens at a time go through a map and its derivative.
 
-Note [Lanes]
-    Tokens are the last axis of every array, so that the inner loops do the same to all tokens of a
-    block, and the compiler makes vector instructions of them. The number of lanes is an argument
-    and no constant on purpose: loops of known length would be unrolled first, and then not
-    vectorised.
+Note [Room]
+    All that eight tokens need on their way is kept in one flat array `w` of lanes, and a vector or
+    a matrix in it is named by where it begins. (Numba counts the references to an array, which
+    costs more than the arithmetic where arrays are many and small.)
 
-Note [Registers]
-    The cubic part, an inverse and two products, consists of sums of products. Numba does not know
-    that its arrays are apart, so it would load and store a sum for every term. `_update` keeps the
-    sum in registers: a small piece of LLVM's language, by which the whole is several times faster.
+Note [Elimination]
+    A matrix of order n = ds is padded to m, a multiple of four, with ones on the diagonal. Its
+    inverse comes from block Gauss–Jordan elimination without pivoting, as M = I + A has a positive
+    definite symmetric part, and so has what elimination leaves of it. With P the inverse of a
+    diagonal block, C its columns, −I at the block itself, and R = −P M its rows, −P at the block,
+    a step is M ← M' + C R, where M' is M with these rows and columns set to zero: so all of the
+    cubic work is `_accumulate`.
 
 Note [Precision]
-    What comes in and goes out is float32, and everything in between float64: elimination without
-    pivoting loses digits that float32 does not have to spare. Tokens that would lose more than that
-    are marked as hard, and left to the caller.
+    What comes in and goes out may be float32, and everything in between is float64: elimination
+    without pivoting loses digits that float32 does not have to spare.
 """
 
-from typing import Any
+import functools
+import itertools
+import math
+from typing import Any, NamedTuple
 
 import numba
-import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.core import cgutils
-from numba.extending import intrinsic
 
-from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN
+from gomhc.fused.lanes import (
+    WIDTH,
+    exceeds,
+    exponential,
+    fill,
+    load,
+    maximum,
+    read,
+    store,
+    write,
+)
+from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
 
 LARGEST_ANGLE = 1e4  # |θ| up to which elimination without pivoting is exact enough
 LARGEST_SPREAD = 600.0  # of logits: their exponentials fit into a float64
-# Sums may be taken in another order, so that they vectorise: the last bits depend on the processor,
-# not on the run. NaN and infinity are respected.
-_compiled: Any = numba.njit(
-    fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True, cache=True
-)
+LARGEST_LOGIT = 1e30  # rounding of a logit beyond is larger than any spread
+_options: Any = {"error_model": "numpy", "nogil": True}
+_called: Any = numba.njit(**_options, cache=True)  # from Python
+# Only from compiled code, which is made faster without a way in from Python.
+_compiled: Any = numba.njit(**_options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
 
 
-# Eight tokens at a time, written out for the compiler: see Note [Registers].
-VECTOR = 8
-_REGISTERS = ir.VectorType(ir.DoubleType(), VECTOR)
+class Room(NamedTuple):
+    """Where in `w` everything begins, see Note [Room]."""
+
+    hard: int  # not zero for tokens that the formulas are not good enough for
+    x: int  # θ
+    gradient: int  # derivative by θ
+    left: int  # matrices in between
+    right: int
+    slope: int  # derivative by the matrix of a stage
+    columns: int  # of elimination, and derivatives by Sinkhorn's scalings
+    rows: int
+    pivot: int
+    inverse: int  # of every stage (I + A)⁻¹, or exp of logits, or weights of permutations
+    u: int  # of every stage Sinkhorn's scalings of rows, step after step
+    v: int  # and of columns
+    matrix: int  # of every stage
+    product: int  # Kronecker products of the stages so far
+    change: int  # derivatives by them
+    lanes: int  # in all
+    inverse_stride: int  # from a stage to the next
+    scalings_stride: int  # of u and v
+    matrix_stride: int
+    product_stride: int  # and of change
 
 
-@intrinsic
-def _update(typingctx, out, o, w, e, x, a, da, y, b, db, count, z, c):
-    """out[o] = (w[e] − Σ_k x[a + k da] y[b + k db]) z[c], for flat arrays and eight tokens."""
-    index = types.intp
-    signature = types.void(
-        out, index, w, index, x, index, index, y, index, index, index, z, index
+@_compiled
+def _padded(n):
+    return (n + 3) // 4 * 4
+
+
+@functools.lru_cache(maxsize=64)
+def room(stages: tuple[Stage, ...]) -> Room:
+    """The `Room` that stages need."""
+    many, g = len(stages), sum(stage.num_parameters for stage in stages)
+    d = math.prod(stage.size for stage in stages)
+    orders = [(s.size * s.option + 3) // 4 * 4 if s.kind == CAYLEY else s.size for s in stages]
+    order = max(4, *orders)
+    weights = max(s.num_parameters if s.kind == PERMUTATIONS else 0 for s in stages)
+    steps = max(s.option if s.kind == SINKHORN else 0 for s in stages)
+    square, scalings = order**2, (steps + 1) * order
+    inverse = max(square, weights)
+    sizes = [
+        *(1, g, g, square, square, square, 4 * order, 4 * order, 16),
+        *(many * inverse, many * scalings, many * scalings),
+        *(many * square, many * d * d, many * d * d),
+    ]
+    begins = [0, *itertools.accumulate(sizes)]
+    return Room(*begins, inverse, scalings, square, d * d)
+
+
+@_compiled
+def _clear(w, o, count):
+    for k in range(count):
+        store(w, o + k, fill(0.0))
+
+
+@_compiled
+def _accumulate(w, o, out_down, a, x_down, b, y_down, rows, columns, depth):
+    """out += x y, each a part of a matrix: where it begins, and how far a row is from the next.
+
+    Two by four sums at a time stay in registers. So `rows` is even and `columns` a multiple of 4.
+    """
+    for i in range(rows // 2):
+        for j in range(columns // 4):
+            upper = o + 2 * i * out_down + 4 * j
+            lower = upper + out_down
+            p0, p1 = load(w, upper), load(w, upper + 1)
+            p2, p3 = load(w, upper + 2), load(w, upper + 3)
+            q0, q1 = load(w, lower), load(w, lower + 1)
+            q2, q3 = load(w, lower + 2), load(w, lower + 3)
+            first, row = a + 2 * i * x_down, b + 4 * j
+            second = first + x_down
+            for k in range(depth):
+                y0, y1, y2, y3 = load(w, row), load(w, row + 1), load(w, row + 2), load(w, row + 3)
+                p, q = load(w, first + k), load(w, second + k)
+                p0, p1, p2, p3 = p0 + p * y0, p1 + p * y1, p2 + p * y2, p3 + p * y3
+                q0, q1, q2, q3 = q0 + q * y0, q1 + q * y1, q2 + q * y2, q3 + q * y3
+                row += y_down
+            store(w, upper, p0)
+            store(w, upper + 1, p1)
+            store(w, upper + 2, p2)
+            store(w, upper + 3, p3)
+            store(w, lower, q0)
+            store(w, lower + 1, q1)
+            store(w, lower + 2, q2)
+            store(w, lower + 3, q3)
+
+
+@_compiled
+def _multiply_two(p, q):
+    """Product of two by two matrices, each a tuple of its rows' entries."""
+    return (
+        p[0] * q[0] + p[1] * q[2],
+        p[0] * q[1] + p[1] * q[3],
+        p[2] * q[0] + p[3] * q[2],
+        p[2] * q[1] + p[3] * q[3],
     )
 
-    def generate(context, builder, signature, arguments):
-        def place(argument, offset):
-            array = context.make_array(signature.args[argument])
-            data = array(context, builder, arguments[argument]).data
-            return builder.bitcast(builder.gep(data, [offset]), _REGISTERS.as_pointer())
 
-        def load(argument, offset):
-            return builder.load(place(argument, offset), align=8)
-
-        _, o, _, e, _, a, da, _, b, db, count, _, c = arguments
-        total = cgutils.alloca_once(builder, _REGISTERS)
-        builder.store(load(2, e), total)
-        with cgutils.for_range(builder, count) as loop:
-            left = load(4, builder.add(a, builder.mul(loop.index, da)))
-            right = load(7, builder.add(b, builder.mul(loop.index, db)))
-            product = builder.fmul(left, right, flags=("contract",))
-            builder.store(builder.fsub(builder.load(total), product, flags=("contract",)), total)
-        builder.store(builder.fmul(builder.load(total), load(11, c)), place(0, o), align=8)
-        return context.get_dummy_value()
-
-    return signature, generate
+@_compiled
+def _invert_two(p):
+    scale = 1.0 / (p[0] * p[3] - p[1] * p[2])
+    return p[3] * scale, (0.0 - p[1]) * scale, (0.0 - p[2]) * scale, p[0] * scale
 
 
 @_compiled
-def _invert(M, n, lanes, inverse, constants, K):
-    """K = M⁻¹ by M = LU without pivoting, as M = I + A has a positive definite symmetric part."""
-    zero, one, down = 0, VECTOR, n * lanes  # `down` is from a row to the next
-    for t in range(0, lanes, VECTOR):
-        for i in range(n):
-            for j in range(n):
-                o, known = (i * n + j) * lanes + t, min(i, j)
-                scale, c = (inverse, j * VECTOR) if j < i else (constants, one)
-                _update(
-                    M, o, M, o, M, i * down + t, lanes, M, j * lanes + t, down, known, scale, c
-                )
-            for k in range(VECTOR):
-                inverse[i * VECTOR + k] = 1.0 / M[(i * n + i) * lanes + t + k]
-        for i in range(n):
-            for j in range(n):
-                o, start = (i * n + j) * lanes + t, zero if j != i else one
-                terms = max(i - j, 0)
-                _update(
-                    K, o, constants, start, M, (i * n + j) * lanes + t, lanes,
-                    K, (j * n + j) * lanes + t, down, terms, constants, one,
-                )
-        for i in range(n - 1, -1, -1):
-            for j in range(n):
-                o, next = (i * n + j) * lanes + t, i + 1
-                _update(
-                    K, o, K, o, M, (i * n + next) * lanes + t, lanes,
-                    K, (next * n + j) * lanes + t, down, n - next, inverse, i * VECTOR,
-                )
+def _minus_two(p, q):
+    return p[0] - q[0], p[1] - q[1], p[2] - q[2], p[3] - q[3]
 
 
 @_compiled
-def _multiply(left, right, n, lanes, constants, out):
-    zero, minus, down = 0, 2 * VECTOR, n * lanes
-    for t in range(0, lanes, VECTOR):
-        for i in range(n):
-            for j in range(n):
-                _update(
-                    out, (i * n + j) * lanes + t, constants, zero, left, i * down + t, lanes,
-                    right, j * lanes + t, down, n, constants, minus,
-                )
+def _load_two(w, at, m):
+    return load(w, at), load(w, at + 1), load(w, at + m), load(w, at + m + 1)
 
 
 @_compiled
-def _cayley(x, d, s, lanes, M, inverse, constants, K, B):
+def _store_two(w, at, m, p):
+    store(w, at, p[0])
+    store(w, at + 1, p[1])
+    store(w, at + m, p[2])
+    store(w, at + m + 1, p[3])
+
+
+@_compiled
+def _invert_four(w, at, m):
+    """Invert four by four numbers in place, by the Schur complement of the first two rows."""
+    low = at + 2 * m
+    first, corner = _invert_two(_load_two(w, at, m)), _load_two(w, low, m)
+    right = _multiply_two(first, _load_two(w, at + 2, m))
+    schur = _invert_two(_minus_two(_load_two(w, low + 2, m), _multiply_two(corner, right)))
+    left = _multiply_two(schur, _multiply_two(corner, first))
+    zero = fill(0.0), fill(0.0), fill(0.0), fill(0.0)
+    _store_two(w, at, m, _minus_two(first, _multiply_two(right, _minus_two(zero, left))))
+    _store_two(w, at + 2, m, _minus_two(zero, _multiply_two(right, schur)))
+    _store_two(w, low, m, _minus_two(zero, left))
+    _store_two(w, low + 2, m, schur)
+
+
+@_compiled
+def _invert(w, M, m, columns, rows, pivot):
+    """Invert M in place, see Note [Elimination]."""
+    for block in range(m // 4):
+        k = 4 * block
+        at = M + k * m + k
+        _invert_four(w, at, m)
+        if m == 4:
+            return
+        for i in range(4):
+            for j in range(4):
+                store(w, pivot + i * 4 + j, -1.0 * load(w, at + i * m + j))
+        _clear(w, rows, 4 * m)
+        _accumulate(w, rows, m, pivot, 4, M + k * m, m, 4, m, 4)
+        for i in range(m):
+            for j in range(4):
+                store(w, columns + i * 4 + j, load(w, M + i * m + k + j))
+                store(w, M + i * m + k + j, fill(0.0))
+        for i in range(4):
+            for j in range(4):
+                store(w, rows + i * m + k + j, load(w, pivot + i * 4 + j))
+                store(w, columns + (k + i) * 4 + j, fill(-1.0 if i == j else 0.0))
+        _clear(w, M + k * m, 4 * m)
+        _accumulate(w, M, m, columns, 4, rows, m, m, m, 4)
+
+
+@_compiled
+def _cayley(w, x, d, s, K, B, columns, rows, pivot):
     """B = Φ(2K − I) with K = (I + A)⁻¹; (2K − δ)² = 4(K² − δK) + δ."""
     n = d * s
-    square = M[: n * n * lanes].reshape(n, n, lanes)
-    position = 0
-    for i in range(n):
-        diagonal = square[i, i]
-        for t in range(lanes):
-            diagonal[t] = 1.0
-        for j in range(i + 1, n):
-            upper, lower, angle = square[i, j], square[j, i], x[position]
-            for t in range(lanes):
-                upper[t] = angle[t]
-                lower[t] = -angle[t]
-            position += 1
-    _invert(M, n, lanes, inverse, constants, K)
-    square = K[: n * n * lanes].reshape(n, n, lanes)
-    scale = 4.0 / s
+    m = _padded(n)
+    for i in range(m):
+        store(w, K + i * m + i, fill(1.0))
+        for j in range(i + 1, m):
+            angle = fill(0.0)
+            if j < n:
+                angle = load(w, x)
+                x += 1
+            store(w, K + i * m + j, angle)
+            store(w, K + j * m + i, 0.0 - angle)
+    _invert(w, K, m, columns, rows, pivot)
     for i in range(d):
         for j in range(d):
-            total = B[i, j]
-            for t in range(lanes):
-                total[t] = 0.0
+            total = fill(0.0)
             for a in range(i * s, i * s + s):
                 for b in range(j * s, j * s + s):
-                    entry = square[a, b]
-                    own, more = (1.0, 0.25) if a == b else (0.0, 0.0)
-                    for t in range(lanes):
-                        total[t] += entry[t] * (entry[t] - own) + more
-            for t in range(lanes):
-                total[t] *= scale
+                    entry = load(w, K + a * m + b)
+                    if a == b:
+                        total = total + (entry * (entry - 1.0) + 0.25)
+                    else:
+                        total = total + entry * entry
+            store(w, B + i * d + j, total * (4.0 / s))
 
 
 @_compiled
-def _cayley_backward(G, d, s, lanes, K, left, right, constants, gradient):
+def _cayley_backward(w, G, d, s, K, left, right, gradient):
     """(dL/dA)ᵀ = −½ (I + Q) G_Qᵀ (I + Q) = −2 K G_Qᵀ K, of which θ sees the skew part."""
     n = d * s
-    known = K[: n * n * lanes].reshape(n, n, lanes)
-    square = right[: n * n * lanes].reshape(n, n, lanes)
-    scale = 2.0 / s
+    m = _padded(n)
+    if n < m:
+        _clear(w, right, m * m)
     for i in range(d):
         for j in range(d):
-            slope = G[i, j]
+            slope = load(w, G + i * d + j) * (2.0 / s)
             for a in range(i * s, i * s + s):
                 for b in range(j * s, j * s + s):
-                    out, entry = square[b, a], known[a, b]
-                    own = 1.0 if a == b else 0.0
-                    for t in range(lanes):
-                        out[t] = scale * slope[t] * (2.0 * entry[t] - own)
-    _multiply(K, right, n, lanes, constants, left)
-    _multiply(left, K, n, lanes, constants, right)
-    position = 0
+                    entry = 2.0 * load(w, K + a * m + b)
+                    if a == b:
+                        entry = entry - 1.0
+                    store(w, right + b * m + a, slope * entry)
+    _clear(w, left, m * m)
+    _accumulate(w, left, m, K, m, right, m, m, m, m)
+    _clear(w, right, m * m)
+    _accumulate(w, right, m, left, m, K, m, m, m, m)
     for a in range(n):
         for b in range(a + 1, n):
-            out, upper, lower = gradient[position], square[a, b], square[b, a]
-            for t in range(lanes):
-                out[t] = 2.0 * (upper[t] - lower[t])
-            position += 1
+            change = load(w, right + a * m + b) - load(w, right + b * m + a)
+            store(w, gradient, 2.0 * change)
+            gradient += 1
 
 
 @_compiled
-def _permutations(x, d, images, lanes, weights, largest, total, B):
-    count = len(images)
-    for t in range(lanes):
-        largest[t] = x[0, t]
-        total[t] = 0.0
+def _permutations(w, x, count, d, images, f, weights, B):
+    largest = load(w, x)
     for k in range(1, count):
-        logit = x[k]
-        for t in range(lanes):
-            largest[t] = max(largest[t], logit[t])
+        largest = maximum(largest, load(w, x + k))
+    total = fill(0.0)
     for k in range(count):
-        logit, weight = x[k], weights[k]
-        for t in range(lanes):
-            weight[t] = np.exp(logit[t] - largest[t])
-            total[t] += weight[t]
-    for i in range(d):
-        for j in range(d):
-            entry = B[i, j]
-            for t in range(lanes):
-                entry[t] = 0.0
-    for t in range(lanes):
-        total[t] = 1.0 / total[t]
+        weight = exponential(load(w, x + k) - largest)
+        store(w, weights + k, weight)
+        total = total + weight
+    total = 1.0 / total
+    _clear(w, B, d * d)
     for k in range(count):
-        weight = weights[k]
-        for t in range(lanes):
-            weight[t] *= total[t]
+        weight = load(w, weights + k) * total
+        store(w, weights + k, weight)
         for i in range(d):
-            entry = B[i, images[k, i]]
-            for t in range(lanes):
-                entry[t] += weight[t]
+            place = B + i * d + images[f, k, i]
+            store(w, place, load(w, place) + weight)
 
 
 @_compiled
-def _permutations_backward(G, d, images, lanes, weights, mean, gradient):
-    count = len(images)
-    for t in range(lanes):
-        mean[t] = 0.0
+def _permutations_backward(w, G, count, d, images, f, weights, gradient):
+    mean = fill(0.0)
     for k in range(count):
-        gain, weight = gradient[k], weights[k]
-        for t in range(lanes):
-            gain[t] = 0.0
+        gain = fill(0.0)
         for i in range(d):
-            slope = G[i, images[k, i]]
-            for t in range(lanes):
-                gain[t] += slope[t]
-        for t in range(lanes):
-            mean[t] += weight[t] * gain[t]
+            gain = gain + load(w, G + i * d + images[f, k, i])
+        store(w, gradient + k, gain)
+        mean = mean + load(w, weights + k) * gain
     for k in range(count):
-        gain, weight = gradient[k], weights[k]
-        for t in range(lanes):
-            gain[t] = weight[t] * (gain[t] - mean[t])
+        store(w, gradient + k, load(w, weights + k) * (load(w, gradient + k) - mean))
 
 
 @_compiled
-def _sinkhorn(x, d, iterations, lanes, kernel, u, v, total, B):
+def _sinkhorn(w, x, d, iterations, kernel, u, v, B):
     """B = diag(u) K diag(v): columns first, rows last, with every scaling kept."""
     # A column's scale is absorbed by v; a row's is not, as the truncated iteration starts at u = 1.
     for j in range(d):
-        for t in range(lanes):
-            total[t] = x[j, t]
+        largest = load(w, x + j)
         for i in range(1, d):
-            logit = x[i * d + j]
-            for t in range(lanes):
-                total[t] = max(total[t], logit[t])
+            largest = maximum(largest, load(w, x + i * d + j))
         for i in range(d):
-            entry, logit = kernel[i, j], x[i * d + j]
-            for t in range(lanes):
-                entry[t] = np.exp(logit[t] - total[t])
-    for i in range(d):
-        one = u[0, i]
-        for t in range(lanes):
-            one[t] = 1.0
+            store(w, kernel + i * d + j, exponential(load(w, x + i * d + j) - largest))
+        store(w, u + j, fill(1.0))
     for step in range(iterations):
         for j in range(d):
-            scale = v[step, j]
-            for t in range(lanes):
-                scale[t] = 0.0
+            total = fill(0.0)
             for i in range(d):
-                entry, other = kernel[i, j], u[step, i]
-                for t in range(lanes):
-                    scale[t] += entry[t] * other[t]
-            for t in range(lanes):
-                scale[t] = 1.0 / scale[t]
+                total = total + load(w, kernel + i * d + j) * load(w, u + i)
+            store(w, v + j, 1.0 / total)
+        u += d
         for i in range(d):
-            scale = u[step + 1, i]
-            for t in range(lanes):
-                scale[t] = 0.0
+            total = fill(0.0)
             for j in range(d):
-                entry, other = kernel[i, j], v[step, j]
-                for t in range(lanes):
-                    scale[t] += entry[t] * other[t]
-            for t in range(lanes):
-                scale[t] = 1.0 / scale[t]
+                total = total + load(w, kernel + i * d + j) * load(w, v + j)
+            store(w, u + i, 1.0 / total)
+        v += d
     for i in range(d):
         for j in range(d):
-            out, row, entry, column = B[i, j], u[iterations, i], kernel[i, j], v[iterations - 1, j]
-            for t in range(lanes):
-                out[t] = row[t] * entry[t] * column[t]
+            scale = load(w, u + i) * load(w, v - d + j)
+            store(w, B + i * d + j, scale * load(w, kernel + i * d + j))
 
 
 @_compiled
-def _sinkhorn_backward(G, d, iterations, lanes, kernel, u, v, du, dv, dkernel, gradient):
-    last = iterations - 1
+def _sinkhorn_backward(w, G, d, iterations, kernel, u, v, du, dv, change, gradient):
+    u += iterations * d
+    v += (iterations - 1) * d
+    _clear(w, dv, d)
     for i in range(d):
-        one, other = du[i], dv[i]
-        for t in range(lanes):
-            one[t] = 0.0
-            other[t] = 0.0
-    for i in range(d):
+        row, by_row = load(w, u + i), fill(0.0)
         for j in range(d):
-            slope, entry, row, column = G[i, j], kernel[i, j], u[iterations, i], v[last, j]
-            one, other, change = du[i], dv[j], dkernel[i, j]
-            for t in range(lanes):
-                one[t] += slope[t] * entry[t] * column[t]
-                other[t] += slope[t] * entry[t] * row[t]
-                change[t] = slope[t] * row[t] * column[t]
-    for step in range(last, -1, -1):
+            column, place = load(w, v + j), i * d + j
+            slope = load(w, G + place)
+            back = slope * load(w, kernel + place)
+            by_row = by_row + back * column
+            store(w, dv + j, load(w, dv + j) + back * row)
+            store(w, change + place, slope * row * column)
+        store(w, du + i, by_row)
+    for step in range(iterations):
         for i in range(d):
-            one, scale = du[i], u[step + 1, i]
-            for t in range(lanes):
-                one[t] *= -scale[t] * scale[t]
+            scale = load(w, u + i)
+            by_row = load(w, du + i) * scale * scale
             for j in range(d):
-                change, other, entry, column = dkernel[i, j], dv[j], kernel[i, j], v[step, j]
-                for t in range(lanes):
-                    change[t] += one[t] * column[t]
-                    other[t] += one[t] * entry[t]
-            for t in range(lanes):
-                one[t] = 0.0
+                place = i * d + j
+                store(w, change + place, load(w, change + place) - by_row * load(w, v + j))
+                store(w, dv + j, load(w, dv + j) - by_row * load(w, kernel + place))
+        u -= d
+        _clear(w, du, d)
         for j in range(d):
-            other, scale = dv[j], v[step, j]
-            for t in range(lanes):
-                other[t] *= -scale[t] * scale[t]
+            scale = load(w, v + j)
+            by_column = load(w, dv + j) * scale * scale
             for i in range(d):
-                change, one, entry, row = dkernel[i, j], du[i], kernel[i, j], u[step, i]
-                for t in range(lanes):
-                    change[t] += other[t] * row[t]
-                    one[t] += other[t] * entry[t]
-            for t in range(lanes):
-                other[t] = 0.0
+                place = i * d + j
+                store(w, change + place, load(w, change + place) - by_column * load(w, u + i))
+                store(w, du + i, load(w, du + i) - by_column * load(w, kernel + place))
+        v -= d
+        _clear(w, dv, d)
     # The subtracted maxima change no B, so they have no part in its derivative.
-    for i in range(d):
-        for j in range(d):
-            out, change, entry = gradient[i * d + j], dkernel[i, j], kernel[i, j]
-            for t in range(lanes):
-                out[t] = change[t] * entry[t]
+    for k in range(d * d):
+        store(w, gradient + k, load(w, change + k) * load(w, kernel + k))
 
 
 @_compiled
-def _load(theta, begin, count, lanes, kind, first, x, hard):
-    """Tokens into lanes; lanes without a token repeat the last one. Says which tokens are hard."""
-    g = theta.shape[1]
-    for t in range(lanes):
-        token = begin + min(t, count - 1)
-        for p in range(g):
-            x[p, t] = theta[token, p]
-    for t in range(count):
-        for f in range(kind.size):
-            low, high = x[first[f], t], x[first[f], t]
-            for p in range(first[f], first[f + 1]):
-                if not np.isfinite(x[p, t]):
-                    hard[begin + t] = True
-                low, high = min(low, x[p, t]), max(high, x[p, t])
-            if kind[f] == CAYLEY:
-                if max(-low, high) > LARGEST_ANGLE:
-                    hard[begin + t] = True
-            elif high - low > LARGEST_SPREAD:
-                hard[begin + t] = True
+def _kronecker(w, V, U, width, k, out):
+    """out = V ⊗ U, of orders `width` and k."""
+    for a in range(width):
+        for b in range(width):
+            outer = load(w, V + a * width + b)
+            for i in range(k):
+                for j in range(k):
+                    place = out + (a * k + i) * width * k + b * k + j
+                    store(w, place, outer * load(w, U + i * k + j))
 
 
 @_compiled
-def sweep(kind, size, option, first, images, theta, slope, begin, end, lanes, out, hard):
+def _kronecker_backward(w, V, U, width, k, change, dV, dU):
+    """Derivatives by V and U, from that by V ⊗ U."""
+    _clear(w, dU, k * k)
+    for a in range(width):
+        for b in range(width):
+            outer, back = load(w, V + a * width + b), fill(0.0)
+            for i in range(k):
+                for j in range(k):
+                    by = load(w, change + (a * k + i) * width * k + b * k + j)
+                    store(w, dU + i * k + j, load(w, dU + i * k + j) + by * outer)
+                    back = back + by * load(w, U + i * k + j)
+            store(w, dV + a * width + b, back)
+
+
+@_compiled
+def forward(tables, r, w):
+    """From θ at r.x to its matrix; returns where that begins."""
+    width = 1
+    for f in range(tables.kind.size):
+        kind, k, option, x = tables.kind[f], tables.size[f], tables.option[f], tables.first[f]
+        count = tables.first[f + 1] - x
+        x += r.x
+        inverse = r.inverse + f * r.inverse_stride
+        # The first factor is the product so far.
+        matrix = r.matrix + f * r.matrix_stride if f > 0 else r.product
+        if kind == CAYLEY:
+            _cayley(w, x, k, option, inverse, matrix, r.columns, r.rows, r.pivot)
+        elif kind == PERMUTATIONS:
+            _permutations(w, x, count, k, tables.images, f, inverse, matrix)
+        elif kind == SINKHORN:
+            scalings = f * r.scalings_stride
+            _sinkhorn(w, x, k, option, inverse, r.u + scalings, r.v + scalings, matrix)
+        else:
+            for p in range(k * k):
+                store(w, matrix + p, load(w, x + p))
+        if f > 0:
+            product = r.product + f * r.product_stride
+            _kronecker(w, product - r.product_stride, matrix, width, k, product)
+        width *= k
+    return r.product + (tables.kind.size - 1) * r.product_stride
+
+
+@_compiled
+def backward(tables, r, w):
+    """To the derivative by θ, at r.gradient; after `forward`.
+
+    The derivative by the matrix is the last one of those that begin at r.change.
+    """
+    width = 1
+    for f in range(tables.kind.size):
+        width *= tables.size[f]
+    for f in range(tables.kind.size - 1, -1, -1):
+        kind, k, option, out = tables.kind[f], tables.size[f], tables.option[f], tables.first[f]
+        count = tables.first[f + 1] - out
+        out += r.gradient
+        width //= k
+        G, inverse = r.change, r.inverse + f * r.inverse_stride
+        if f > 0:
+            G, matrix = r.slope, r.matrix + f * r.matrix_stride
+            product, change = r.product + f * r.product_stride, r.change + f * r.product_stride
+            before = product - r.product_stride
+            _kronecker_backward(w, before, matrix, width, k, change, change - r.product_stride, G)
+        if kind == CAYLEY:
+            _cayley_backward(w, G, k, option, inverse, r.left, r.right, out)
+        elif kind == PERMUTATIONS:
+            _permutations_backward(w, G, count, k, tables.images, f, inverse, out)
+        elif kind == SINKHORN:
+            u, v = r.u + f * r.scalings_stride, r.v + f * r.scalings_stride
+            _sinkhorn_backward(w, G, k, option, inverse, u, v, r.columns, r.rows, r.right, out)
+        else:
+            for p in range(k * k):
+                store(w, out + p, load(w, G + p))
+
+
+@_compiled
+def _find_hard(tables, r, w):
+    flag = fill(0.0)
+    for f in range(tables.kind.size):
+        x, end = r.x + tables.first[f], r.x + tables.first[f + 1]
+        limit = LARGEST_ANGLE if tables.kind[f] == CAYLEY else LARGEST_LOGIT
+        high, low = fill(-LARGEST_LOGIT), fill(-LARGEST_LOGIT)  # of θ and −θ
+        for p in range(x, end):
+            value = load(w, p)
+            flag = flag + exceeds(value, limit)
+            high, low = maximum(high, value), maximum(low, 0.0 - value)
+        if tables.kind[f] == PERMUTATIONS or tables.kind[f] == SINKHORN:
+            flag = flag + exceeds(high + low, LARGEST_SPREAD)
+    store(w, r.hard, flag)
+
+
+@_called
+def sweep(tables, r, w, theta, slope, begin, end, out, hard):
     """The matrices of tokens begin to end, or the gradient of their generators.
 
     Args:
-        kind: (stages,), and so `size` and `option`; see `Stage`.
-        size: orders of the stages' matrices.
-        option: block sizes and numbers of iterations.
-        first: (stages + 1,), where the generators of each stage begin.
-        images: (stages, permutations, size).
+        tables: of the stages.
+        r: of the stages.
+        w: see Note [Room].
         theta: (tokens, g).
-        slope: (tokens, d, d), the derivative by the matrices; without tokens for the matrices.
+        slope: (tokens, d²), the derivative by the matrices; without tokens for the matrices.
         begin: first token.
-        end: the token after the last.
-        lanes: tokens at a time.
+        end: the token after the last, a multiple of eight from the first.
         out: (tokens, d²), or (tokens, g) for the gradient.
         hard: (tokens,), set to true where the caller has to do it in another way.
     """
-    backward = len(slope) > 0
-    many, g = kind.size, theta.shape[1]
-    d, n, largest, iterations = 1, 1, 1, 1
-    for f in range(many):
-        d *= size[f]
-        largest = max(largest, size[f])
-        if kind[f] == CAYLEY:
-            n = max(n, size[f] * option[f])
-        else:
-            n = max(n, size[f])
-        if kind[f] == SINKHORN:
-            iterations = max(iterations, option[f])
-    x = np.empty((g, lanes))
-    K = np.empty((many, n * n * lanes))
-    M, left = np.empty(n * n * lanes), np.empty(n * n * lanes)
-    one, other, total = np.empty((n, lanes)), np.empty((n, lanes)), np.empty((2, lanes))
-    inverse, constants = np.empty(n * VECTOR), np.empty(3 * VECTOR)
-    constants[:VECTOR], constants[VECTOR : 2 * VECTOR], constants[2 * VECTOR :] = 0.0, 1.0, -1.0
-    weights = np.empty((many, images.shape[1], lanes))
-    u, v = np.empty((many, iterations + 1, n, lanes)), np.empty((many, iterations, n, lanes))
-    W, product = np.empty((many, largest, largest, lanes)), np.empty((many, d, d, lanes))
-    dW = np.empty((largest, largest, lanes))
-    dproduct = np.empty((many, d, d, lanes))
-    gradient = np.empty((g, lanes))
-    for start in range(begin, end, lanes):
-        count = min(lanes, end - start)
-        _load(theta, start, count, lanes, kind, first, x, hard)
-        width = 1
-        for f in range(many):
-            k, part = size[f], x[first[f] : first[f + 1]]
-            B = W[f] if many > 1 else product[0]
-            if kind[f] == CAYLEY:
-                _cayley(part, k, option[f], lanes, M, inverse, constants, K[f], B)
-            elif kind[f] == PERMUTATIONS:
-                _permutations(part, k, images[f], lanes, weights[f], total[0], total[1], B)
-            elif kind[f] == SINKHORN:
-                kernel = K[f, : k * k * lanes].reshape(k, k, lanes)
-                _sinkhorn(part, k, option[f], lanes, kernel, u[f], v[f], total[0], B)
-            else:
-                for i in range(k):
-                    for j in range(k):
-                        B[i, j] = part[i * k + j]
-            if many > 1:
-                _kronecker(product, f, W[f], width, k, lanes)
-            width *= k
-        if not backward:
-            B = product[many - 1]
-            for t in range(count):
-                for i in range(d):
-                    for j in range(d):
-                        out[start + t, i * d + j] = B[i, j, t]
-            continue
-        G = dproduct[many - 1]
-        for t in range(lanes):
-            token = start + min(t, count - 1)
-            for i in range(d):
-                for j in range(d):
-                    G[i, j, t] = slope[token, i, j]
-        for f in range(many - 1, -1, -1):
-            k = size[f]
-            width //= k
-            G = dproduct[0]
-            if many > 1:
-                _kronecker_backward(product, dproduct, f, W[f], width, k, lanes, dW)
-                G = dW
-            part = gradient[first[f] : first[f + 1]]
-            if kind[f] == CAYLEY:
-                _cayley_backward(G, k, option[f], lanes, K[f], left, M, constants, part)
-            elif kind[f] == PERMUTATIONS:
-                _permutations_backward(G, k, images[f], lanes, weights[f], total[0], part)
-            elif kind[f] == SINKHORN:
-                kernel, change = (
-                    K[f, : k * k * lanes].reshape(k, k, lanes),
-                    left[: k * k * lanes].reshape(k, k, lanes),
-                )
-                _sinkhorn_backward(
-                    G, k, option[f], lanes, kernel, u[f], v[f], one, other, change, part
-                )
-            else:
-                for i in range(k):
-                    for j in range(k):
-                        part[i * k + j] = G[i, j]
-        for t in range(count):
-            for p in range(g):
-                out[start + t, p] = gradient[p, t]
-
-
-@_compiled
-def _kronecker(product, f, W, width, k, lanes):
-    """product[f] = product[f − 1] ⊗ W, where product[−1] is the number 1."""
-    for a in range(width):
-        for b in range(width):
-            outer = product[max(f - 1, 0), a, b]
-            for i in range(k):
-                for j in range(k):
-                    out, inner = product[f, a * k + i, b * k + j], W[i, j]
-                    if f == 0:
-                        for t in range(lanes):
-                            out[t] = inner[t]
-                    else:
-                        for t in range(lanes):
-                            out[t] = outer[t] * inner[t]
-
-
-@_compiled
-def _kronecker_backward(product, dproduct, f, W, width, k, lanes, dW):
-    """dW, and the derivative by product[f − 1], from the derivative by product[f]."""
-    for i in range(k):
-        for j in range(k):
-            dW[i, j, :] = 0.0
-    for a in range(width):
-        for b in range(width):
-            back, outer = dproduct[max(f - 1, 0), a, b], product[max(f - 1, 0), a, b]
-            if f > 0:
-                for t in range(lanes):
-                    back[t] = 0.0
-            for i in range(k):
-                for j in range(k):
-                    slope, change = dproduct[f, a * k + i, b * k + j], dW[i, j]
-                    if f == 0:
-                        for t in range(lanes):
-                            change[t] += slope[t]
-                    else:
-                        inner = W[i, j]
-                        for t in range(lanes):
-                            change[t] += slope[t] * outer[t]
-                            back[t] += slope[t] * inner[t]
+    for start in range(begin, end, WIDTH):
+        for p in range(theta.shape[1]):
+            store(w, r.x + p, read(theta, start, p))
+        _find_hard(tables, r, w)
+        result = forward(tables, r, w)
+        if slope.shape[0] > 0:
+            last = result - r.product + r.change
+            for p in range(slope.shape[1]):
+                store(w, last + p, read(slope, start, p))
+            backward(tables, r, w)
+            result = r.gradient
+        for p in range(out.shape[1]):
+            write(out, start, p, load(w, result + p))
+        for t in range(WIDTH):
+            if w[r.hard * WIDTH + t] > 0.0:
+                hard[start + t] = True

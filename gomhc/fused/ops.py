@@ -4,73 +4,65 @@ An operator takes the stages as a flat list of integers, three a stage, since a 
 structure to offer. `torch.compile` keeps it as it is, without a graph break.
 """
 
-import functools
+import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gomhc.fused.stages import PERMUTATIONS, Stage, images, reference
+from gomhc.fused.stages import Stage, reference, tables
 
-CACHED = 2**15  # numbers of an array of a block of tokens, so that all of them fit into a cache
-# Tokens in a block, odd multiples of 8: powers of 2 would map the columns of a matrix to few sets
-# of the cache, which then evict each other.
-LANES = 72, 40, 24, 8
+SHARE = 1024  # tokens that are worth a thread
 
 
-def stages_of(flat: Sequence[int]) -> list[Stage]:
+def stages_of(flat: Sequence[int]) -> tuple[Stage, ...]:
     """Stages out of the integers of an operator."""
-    return [Stage(*flat[k : k + 3]) for k in range(0, len(flat), 3)]
-
-
-@functools.lru_cache(maxsize=64)
-def _tables(flat: tuple[int, ...]) -> tuple[np.ndarray, ...]:
-    """The first five arguments of `sweep`."""
-    stages = stages_of(flat)
-    tables = [images(s.size) if s.kind == PERMUTATIONS else np.zeros((1, 1), int) for s in stages]
-    shape = np.max([table.shape for table in tables], axis=0)
-    padded = np.zeros((len(tables), *shape), np.int64)
-    for row, table in zip(padded, tables, strict=True):
-        row[: table.shape[0], : table.shape[1]] = table
-    kind, size, option = np.array(stages, np.int64).T.copy()
-    first = np.cumsum([0, *(stage.num_parameters for stage in stages)])
-    return kind, size, option, first, padded
-
-
-def _lanes(flat: Sequence[int]) -> int:
-    order = max(s.size * max(s.option, 1) if s.kind == 0 else s.size for s in stages_of(flat))
-    return next((lanes for lanes in LANES if lanes * order**2 <= CACHED), LANES[-1])
+    return tuple(Stage(*flat[k : k + 3]) for k in range(0, len(flat), 3))
 
 
 def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> Tensor:
     """Fill `out`, all threads of PyTorch at work; returns which tokens are hard."""
-    from gomhc.fused.cpu import sweep
+    from gomhc.fused.cpu import WIDTH, room, sweep
 
-    tokens, lanes, threads = len(theta), _lanes(flat), torch.get_num_threads()
+    stages, tokens = stages_of(flat), len(theta)
+    arrays = [x.detach().float().flatten(1).contiguous().numpy() for x in (theta, slope)]
     hard = np.zeros(tokens, bool)
-    arrays = theta.numpy(), slope.numpy()
-    share = -(-tokens // (threads * lanes)) * lanes  # whole blocks
+    filled = out.flatten(1).numpy()
 
-    def work(begin: int) -> None:
-        end = min(begin + share, tokens)
-        sweep(*_tables(tuple(flat)), *arrays, begin, end, lanes, out.flatten(1).numpy(), hard)
+    def work(begin: int, end: int, theta: Any, slope: Any, filled: Any, hard: Any) -> None:
+        r = room(stages)
+        w = np.empty(r.lanes * WIDTH)
+        sweep(tables(stages), r, w, theta, slope, begin, end, filled, hard)
 
-    if share >= tokens:
-        work(0)
-    else:
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(work, range(0, tokens, share)))
+    whole = tokens // WIDTH * WIDTH
+    count = max(1, min(torch.get_num_threads(), whole // SHARE))
+    bounds = [whole * k // count // WIDTH * WIDTH for k in range(count + 1)]
+    with ThreadPoolExecutor(count) as pool:  # starts no thread but those that get work
+        others = [
+            pool.submit(work, begin, end, *arrays, filled, hard)
+            for begin, end in itertools.pairwise(bounds[1:])
+        ]
+        work(0, bounds[1], *arrays, filled, hard)
+        for other in others:
+            other.result()
+    if whole < tokens:
+        # The rest of them, the last one repeated.
+        rows = np.minimum(np.arange(whole, whole + WIDTH), tokens - 1)
+        rest, flags = filled[rows], hard[rows]
+        work(0, WIDTH, *(x[rows] if len(x) else x for x in arrays), rest, flags)
+        filled[whole:], hard[whole:] = rest[: tokens - whole], flags[: tokens - whole]
     return torch.from_numpy(hard)
 
 
 @torch.library.custom_op("gomhc::mix", mutates_args=(), device_types="cpu")
 def mix(theta: Tensor, stages: Sequence[int]) -> Tensor:
     """(tokens, g) generators to (tokens, d, d) matrices."""
-    d = int(np.prod([stage.size for stage in stages_of(stages)]))
-    theta = theta.detach().contiguous()
+    d = prod(stage.size for stage in stages_of(stages))
+    theta = theta.detach().float()
     out = theta.new_empty(len(theta), d, d)
     hard = _on_cpu(theta, theta.new_empty(0, d, d), stages, out)
     if hard.any():
@@ -81,26 +73,26 @@ def mix(theta: Tensor, stages: Sequence[int]) -> Tensor:
 @torch.library.custom_op("gomhc::mix_backward", mutates_args=(), device_types="cpu")
 def mix_backward(slope: Tensor, theta: Tensor, stages: Sequence[int]) -> Tensor:
     """(tokens, g) derivative by the generators, from that by the matrices."""
-    theta, slope = theta.detach().contiguous(), slope.detach().contiguous()
-    out = torch.empty_like(theta)
-    hard = _on_cpu(theta, slope, stages, out) if len(theta) else torch.zeros(0, dtype=torch.bool)
+    wide = theta.detach().float()
+    out = torch.empty(wide.shape)
+    hard = _on_cpu(wide, slope, stages, out) if len(wide) else torch.zeros(0, dtype=torch.bool)
     if hard.any():
-        out[hard] = _reference_backward(slope[hard], theta[hard], stages)
-    return out
+        # An operator runs below autograd; a thread of its own has autograd as usual.
+        with ThreadPoolExecutor(1) as pool:
+            work = pool.submit(_reference_backward, slope[hard], wide[hard], stages_of(stages))
+            out[hard] = work.result()
+    return out.to(theta.dtype)
 
 
-def _reference_backward(slope: Tensor, theta: Tensor, flat: Sequence[int]) -> Tensor:
-    with torch.enable_grad():
-        theta = theta if theta.requires_grad else theta.detach().requires_grad_()
-        matrices = reference(theta, stages_of(flat))
-        create = torch.is_grad_enabled() and slope.requires_grad
-        return torch.autograd.grad(matrices, theta, slope, create_graph=create)[0]
+def _reference_backward(slope: Tensor, theta: Tensor, stages: Sequence[Stage]) -> Tensor:
+    theta = theta.requires_grad_()
+    return torch.autograd.grad(reference(theta, stages), theta, slope)[0]
 
 
 @mix.register_fake
 def _(theta: Tensor, stages: Sequence[int]) -> Tensor:
-    d = int(np.prod([stage.size for stage in stages_of(stages)]))
-    return theta.new_empty(theta.shape[0], d, d)
+    d = prod(stage.size for stage in stages_of(stages))
+    return theta.new_empty(theta.shape[0], d, d, dtype=torch.float32)
 
 
 @mix_backward.register_fake

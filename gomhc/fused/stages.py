@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -46,6 +47,29 @@ class Stage(NamedTuple):
         return self.size**2
 
 
+class Tables(NamedTuple):
+    """Stages as arrays, for compiled code."""
+
+    kind: np.ndarray  # (stages,)
+    size: np.ndarray  # (stages,)
+    option: np.ndarray  # (stages,)
+    first: np.ndarray  # (stages + 1,), where the generators of each stage begin
+    images: np.ndarray  # (stages, permutations, size): see `images`
+
+
+@functools.lru_cache(maxsize=64)
+def tables(stages: tuple[Stage, ...]) -> Tables:
+    """Stages as arrays."""
+    each = [images(s.size) if s.kind == PERMUTATIONS else np.zeros((1, 1), int) for s in stages]
+    shape = np.max([table.shape for table in each], axis=0)
+    padded = np.zeros((len(each), *shape), np.int64)
+    for row, table in zip(padded, each, strict=True):
+        row[: table.shape[0], : table.shape[1]] = table
+    kind, size, option = np.array(stages, np.int64).T.copy()
+    first = np.cumsum([0, *(stage.num_parameters for stage in stages)])
+    return Tables(kind, size, option, first, padded)
+
+
 @functools.cache
 def images(d: int) -> np.ndarray:
     """(d!, d): the column of the one in each row, for all permutations, the identity first."""
@@ -53,9 +77,10 @@ def images(d: int) -> np.ndarray:
 
 
 def reference(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Tensor, "..."]:
-    """The same map in PyTorch, to be differentiated as often as one likes."""
+    """The same map in PyTorch, to be differentiated as often as one likes; NaN for a bad θ."""
     parts = theta.split([stage.num_parameters for stage in stages], -1)
-    return kronecker([_matrix(part, stage) for part, stage in zip(parts, stages, strict=True)])
+    mixed = kronecker([_matrix(part, stage) for part, stage in zip(parts, stages, strict=True)])
+    return mixed.where(theta.isfinite().all(-1)[..., None, None], math.nan)
 
 
 def _matrix(theta: Tensor, stage: Stage) -> Tensor:
