@@ -19,6 +19,7 @@ from gomhc.birkhoff import (
     sample_uniform,
 )
 from gomhc.composition import Gain, composite_gain, composites, smallest_singular_value
+from gomhc.fused import backend_report
 from gomhc.hyper_connections import HyperConnection, expand_streams, reduce_streams
 from gomhc.maps import (
     block_frobenius,
@@ -57,6 +58,7 @@ __all__ = [
     "Orthostochastic",
     "Sinkhorn",
     "Unconstrained",
+    "backend_report",
     "birkhoff_von_neumann",
     "block_frobenius",
     "cayley",

@@ -9,73 +9,19 @@ that the inner loops run along rows and the compiler can vectorise them; scratch
 the largest stage, and each stage takes the beginning of it.
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numba
 import numpy as np
 
-from gomhc.mixers import (
-    BirkhoffVonNeumann,
-    Kronecker,
-    Mixer,
-    Orthostochastic,
-    Sinkhorn,
-    Unconstrained,
-)
+from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN
 
-CAYLEY, PERMUTATIONS, SINKHORN, FREE = range(4)
 SMALL_PRODUCT = 2**17  # multiplications; OpenBLAS starts threads beyond twice as many
 # Sums may be taken in another order, so that they vectorise: the last bits depend on the processor,
 # not on the run. NaN and infinity are respected.
 _compiled: Any = numba.njit(
     fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True, cache=True
 )
-
-
-class Stages(NamedTuple):
-    """What the compiled code needs to know of a mixer, one row a Kronecker factor."""
-
-    kind: np.ndarray  # (stages,) one of the constants above
-    size: np.ndarray  # (stages,) order of the factor's matrix
-    option: np.ndarray  # (stages,) block size s, or number of iterations
-    first: np.ndarray  # (stages + 1,) where the factor's generators begin
-    images: np.ndarray  # (stages, permutations, size) column of the one in each row
-
-
-def stages(mixer: Mixer) -> Stages | None:
-    """The stages of a mixer, or None if there is no compiled code for one of them."""
-    factors = mixer.factors if isinstance(mixer, Kronecker) else [mixer]
-    kind, option, tables = [], [], []
-    for factor in factors:
-        table = np.zeros((1, 1), np.int64)
-        if type(factor) is Orthostochastic:
-            kind.append(CAYLEY)
-            option.append(factor.s)
-        elif type(factor) is BirkhoffVonNeumann:
-            kind.append(PERMUTATIONS)
-            option.append(0)
-            matrices = factor.permutations.reshape(-1, factor.d, factor.d)
-            table = matrices.argmax(-1).cpu().numpy()
-        elif type(factor) is Sinkhorn:
-            kind.append(SINKHORN)
-            option.append(factor.iterations)
-        elif type(factor) is Unconstrained:
-            kind.append(FREE)
-            option.append(0)
-        else:
-            return None
-        tables.append(table)
-    shape = np.max([table.shape for table in tables], axis=0)
-    images = np.zeros((len(tables), *shape), np.int64)
-    for row, table in zip(images, tables, strict=True):
-        row[: table.shape[0], : table.shape[1]] = table
-    return Stages(
-        np.array(kind),
-        np.array([factor.d for factor in factors]),
-        np.array(option),
-        np.cumsum([0, *(factor.num_parameters for factor in factors)]),
-        images,
-    )
 
 
 @_compiled
@@ -271,7 +217,7 @@ def descend(
     """Run Adam on every problem of a chunk, from θ on, and leave the results in place.
 
     The loss of a problem is base + tr((B − best) gram (B − best)ᵀ): see `Problem.loss`. The first
-    five arguments are a mixer's `Stages`.
+    five arguments are those of the mixer's stages: see `gomhc.fused.stages.Tables`.
 
     Args:
         kind: (stages,).

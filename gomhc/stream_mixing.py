@@ -9,6 +9,7 @@ hands it out, in small chunks to the cores of a CPU or a cluster, whole to a GPU
 none of them; the book's chapter 5 shows what each defect does.
 """
 
+import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gomhc.birkhoff import project, sample_uniform
+from gomhc.fused.stages import Tables, tables
 from gomhc.maps import check_floating, sinkhorn_knopp
 from gomhc.mixers import Kronecker, Mixer, Orthostochastic
 from gomhc.mixers.base import check_mixer
@@ -605,28 +607,26 @@ def _chunks(
     return jobs
 
 
-def _stages(problem: Problem, mixer: Mixer, required: bool) -> tuple[np.ndarray, ...] | None:
+def _stages(problem: Problem, mixer: Mixer, required: bool) -> Tables | None:
     """What the compiled code needs of the mixer; None where it does not apply."""
     reason = ""
     if problem.targets.device.type != "cpu":
         reason = f"the problem is on {problem.targets.device}"
     else:
-        try:
-            from gomhc import kernels
-        except ImportError as error:
-            reason = f"Numba is missing ({error})"
-        else:
-            stages = kernels.stages(mixer)
-            if stages is not None:
-                return stages
+        stages = mixer.stages()
+        if stages is None:
             reason = f"it has no code for {type(mixer).__name__}"
+        elif importlib.util.find_spec("numba") is None:
+            reason = "Numba is not installed: install gomhc[fast]"
+        else:
+            return tables(stages)
     if required:
         raise ValueError(f"expected a case for the fused backend, but {reason}")
     return None
 
 
 def _descend_fused(
-    stages: tuple[np.ndarray, ...],
+    stages: Tables,
     theta: np.ndarray,
     best: np.ndarray,
     gram: np.ndarray,

@@ -1,12 +1,16 @@
 """Shape checking is on in tests only: jaxtyping's annotations are enforced by beartype."""
 
+import os
+
 import jaxtyping
 import pytest
+import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read where Triton is first imported
 
 with jaxtyping.install_import_hook("gomhc", "beartype.beartype"):
     import gomhc  # noqa: F401
-
-import torch
 
 torch.set_num_threads(1)  # pytest-xdist runs one worker a core
 

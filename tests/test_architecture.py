@@ -20,6 +20,10 @@ CLAIMS = "gomhc.claims.*"
 FIGURES = "gomhc.figures.*"
 LAYERS = [
     {"gomhc.maps"},
+    {"gomhc.fused.stages", "gomhc.fused.lanes"},
+    {"gomhc.fused.cpu", "gomhc.fused.gpu"},
+    {"gomhc.fused.ops"},
+    {"gomhc.fused"},
     {"gomhc.mixers.base"},
     {FAMILIES},
     {"gomhc.mixers"},

@@ -25,7 +25,12 @@ CASES = {
     "mhc-lite d=4": [Stage(PERMUTATIONS, 4)],
     "kromhc d=8": [Stage(PERMUTATIONS, 2)] * 3,
     "kron-go d=6": [Stage(CAYLEY, 2, 2), Stage(CAYLEY, 3, 2)],
-    "all d=48": [Stage(SINKHORN, 2, 4), Stage(FREE, 2), Stage(PERMUTATIONS, 3), Stage(CAYLEY, 4, 1)],
+    "all d=48": [
+        Stage(SINKHORN, 2, 4),
+        Stage(FREE, 2),
+        Stage(PERMUTATIONS, 3),
+        Stage(CAYLEY, 4, 1),
+    ],
 }
 TOKENS = 301  # no multiple of a block's
 
@@ -143,7 +148,9 @@ def test_mixers_take_it_and_agree_with_their_reference(name, d, monkeypatch):
     auto, other = make_mixer(name, d), make_mixer(name, d, backend="reference")
     theta = many(auto)
     taken = []
-    monkeypatch.setattr("gomhc.mixers.base.fused", lambda *a: taken.append(1) or gomhc.fused.fused(*a))
+    monkeypatch.setattr(
+        "gomhc.mixers.base.fused", lambda *a: taken.append(1) or gomhc.fused.fused(*a)
+    )
     torch.testing.assert_close(auto(theta), other(theta), rtol=1e-5, atol=1e-6)
     assert len(taken) == 1
     assert auto(theta.double()).dtype == torch.float64  # through PyTorch

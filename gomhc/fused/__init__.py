@@ -3,8 +3,10 @@
 Note [Choice]
     With backend "auto" a mixer takes its fused path where it applies: to θ in float32, bfloat16 or
     float16, of enough tokens that compiled code pays, with Numba for a CPU and Triton for a GPU.
-    float64 goes through PyTorch, since the fused path rounds to float32 what it stores. So do the
-    transforms of `torch.func` with few elements, and mixers of one's own.
+    float64 goes through PyTorch, since the fused path rounds to float32 what it stores, and so do
+    mixers of one's own. On a CPU, tokens for which elimination without pivoting would lose digits
+    go through PyTorch as well; on a GPU they are NaN (|θ| above 1e4, logits more than 600 apart),
+    since to look for them would stop it: with backend "reference" there are no such limits.
 """
 
 import importlib.util
@@ -15,14 +17,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gomhc.fused.stages import CAYLEY, FREE, Stage
+from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, Stage
 
-__all__ = ["BACKENDS", "Backend", "Choice", "backend_report", "choose", "fused"]
+__all__ = ["backend_report"]
 
 Backend = Literal["auto", "reference", "fused"]
 BACKENDS = ("auto", "reference", "fused")
 FEWEST_TOKENS = 256  # below, PyTorch's own functions are as fast as a call of an operator
-LARGEST_ORDER = 32  # n = ds of an orthogonal matrix
+LARGEST_ORDER = 32  # of a matrix: n = ds of an orthogonal one
+MOST_PERMUTATIONS = 5040  # 7!
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -74,15 +77,21 @@ def choose(
     if backend == "reference":
         return Choice("reference", "as asked for")
     there, name = COMPILERS.get(device, (False, f"there are no kernels for {device}"))
-    orders = [stage.size * stage.option for stage in stages or () if stage.kind == CAYLEY]
+    order, permutations = 0, 0
+    for stage in stages or ():
+        order = max(order, stage.size * (stage.option if stage.kind == CAYLEY else 1))
+        if stage.kind == PERMUTATIONS:
+            permutations = max(permutations, stage.num_parameters)
     if stages is None:
         why = "the mixer has no compiled form"
     elif all(stage.kind == FREE for stage in stages):
         why = "there is nothing to compute"
     elif dtype not in NARROW:
         why = f"{dtype} is wider than what the kernels store"
-    elif max(orders, default=0) > LARGEST_ORDER:
-        why = f"orders ds = {max(orders)} are larger than {LARGEST_ORDER}"
+    elif order > LARGEST_ORDER:
+        why = f"a matrix of order {order} is larger than {LARGEST_ORDER}"
+    elif permutations > MOST_PERMUTATIONS:
+        why = f"{permutations} permutations are more than {MOST_PERMUTATIONS}"
     elif not there:
         why = name
     elif backend == "auto" and tokens < FEWEST_TOKENS:
@@ -125,7 +134,8 @@ def backend_report() -> str:
     return "\n".join(
         [
             *lines,
-            f"through PyTorch in any case: float64, fewer than {FEWEST_TOKENS} tokens, orders ds "
-            f"over {LARGEST_ORDER}, mixers of one's own",
+            f"through PyTorch in any case: float64, fewer than {FEWEST_TOKENS} tokens, matrices of "
+            f"an order ds over {LARGEST_ORDER}, more than {MOST_PERMUTATIONS} permutations, mixers "
+            "of one's own",
         ]
     )

@@ -41,10 +41,10 @@ from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
 LARGEST_ANGLE = 1e4  # |θ| up to which elimination without pivoting is exact enough
 LARGEST_SPREAD = 600.0  # of logits: their exponentials fit into a float64
 LARGEST_LOGIT = 1e30  # rounding of a logit beyond is larger than any spread
-_options: Any = {"error_model": "numpy", "nogil": True}
+_options: dict[str, Any] = {"error_model": "numpy", "nogil": True}
 _called: Any = numba.njit(**_options, cache=True)  # from Python
-# Only from compiled code, which is made faster without a way in from Python.
-_compiled: Any = numba.njit(**_options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+# From compiled code alone: without a way in from Python it is made faster.
+_compiled: Any = numba.njit(**_options | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
 
 class Room(NamedTuple):
@@ -94,7 +94,7 @@ def room(stages: tuple[Stage, ...]) -> Room:
         *(many * square, many * d * d, many * d * d),
     ]
     begins = [0, *itertools.accumulate(sizes)]
-    return Room(*begins, inverse, scalings, square, d * d)
+    return Room._make([*begins, inverse, scalings, square, d * d])
 
 
 @_compiled
@@ -105,7 +105,7 @@ def _clear(w, o, count):
 
 @_compiled
 def _accumulate(w, o, out_down, a, x_down, b, y_down, rows, columns, depth):
-    """out += x y, each a part of a matrix: where it begins, and how far a row is from the next.
+    """Out += x y, each a part of a matrix: where it begins, and how far a row is from the next.
 
     Two by four sums at a time stay in registers. So `rows` is even and `columns` a multiple of 4.
     """
@@ -310,7 +310,7 @@ def _sinkhorn(w, x, d, iterations, kernel, u, v, B):
         for i in range(d):
             store(w, kernel + i * d + j, exponential(load(w, x + i * d + j) - largest))
         store(w, u + j, fill(1.0))
-    for step in range(iterations):
+    for _ in range(iterations):
         for j in range(d):
             total = fill(0.0)
             for i in range(d):
@@ -344,7 +344,7 @@ def _sinkhorn_backward(w, G, d, iterations, kernel, u, v, du, dv, change, gradie
             store(w, dv + j, load(w, dv + j) + back * row)
             store(w, change + place, slope * row * column)
         store(w, du + i, by_row)
-    for step in range(iterations):
+    for _ in range(iterations):
         for i in range(d):
             scale = load(w, u + i)
             by_row = load(w, du + i) * scale * scale
@@ -370,7 +370,7 @@ def _sinkhorn_backward(w, G, d, iterations, kernel, u, v, du, dv, change, gradie
 
 @_compiled
 def _kronecker(w, V, U, width, k, out):
-    """out = V ⊗ U, of orders `width` and k."""
+    """Out = V ⊗ U, of orders `width` and k."""
     for a in range(width):
         for b in range(width):
             outer = load(w, V + a * width + b)

@@ -1,4 +1,4 @@
-"""Mixers on a GPU, in Triton: every program takes a few tokens through a whole map in registers.
+"""Mixers on a GPU, in Triton: every program takes a few tokens through a map in its registers.
 
 Note [Padding]
     Sizes of Triton's tensors are powers of two. A matrix of order ds is held as D·S × D·S with D
@@ -6,22 +6,44 @@ Note [Padding]
     sums over blocks are sums over axes, for any d and s. Rows and columns that are not there have
     a one on the diagonal, which the inverse keeps.
 
-Note [Precision]
-    What comes in and goes out is float32 or narrower; elimination runs in float64, as its error
-    grows with the condition of I + A, and float32 has no digits to spare. Where entries of θ are
-    beyond `LARGEST_ANGLE` the result is NaN.
+Note [Precision on a GPU]
+    What comes in and goes out is float32 or narrower, and everything in between float64, as on a
+    CPU. A token with |θ| above `LARGEST_ANGLE`, logits further apart than `LARGEST_SPREAD`, or θ
+    not finite gives NaN: to look for such tokens and take another path would stop the GPU.
 """
 
-# ruff: noqa: N803, PLR0913 -- constants of a kernel are written in capitals
+# ruff: noqa: E501 -- signatures of kernels are on one line each
+import functools
+from collections.abc import Sequence
+from itertools import accumulate, pairwise
+from typing import Any
+
 import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
-from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
+from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage, images
 
 LARGEST_ANGLE = tl.constexpr(1e4)
-ELEMENTS = 1024  # of the matrices of one program, by four warps
+LARGEST_SPREAD = tl.constexpr(600.0)
+# float64 and bfloat16 become each other by way of float32, which Triton's interpreter needs.
+NUMBERS = 1024  # of the matrices of one program, for its four warps
+
+
+@triton.jit
+def _tokens(tokens, T: tl.constexpr):
+    """The tokens of this program, and which of them there are."""
+    token = (tl.program_id(0) * T + tl.arange(0, T)).to(tl.int64)
+    return token, token < tokens
+
+
+@triton.jit
+def _square(token, there, d: tl.constexpr, D: tl.constexpr):
+    """Offsets of (tokens, d, d) entries padded to (T, D, D), and which of them there are."""
+    i, j = tl.arange(0, D)[:, None], tl.arange(0, D)[None, :]
+    offsets = token[:, None, None] * (d * d) + (i * d + j)[None, :, :]
+    return offsets, there[:, None, None] & ((i < d) & (j < d))[None, :, :]
 
 
 @triton.jit
@@ -39,18 +61,19 @@ def _position(a, b, n: tl.constexpr):
 
 
 @triton.jit
-def _inverse(theta, token, there, d: tl.constexpr, s: tl.constexpr, D: tl.constexpr, S: tl.constexpr):
+def _inverse(
+    theta, row, token, there, d: tl.constexpr, s: tl.constexpr, D: tl.constexpr, S: tl.constexpr
+):
     """(tokens, DS, DS): (I + A)⁻¹ by Gauss–Jordan without pivoting; NaN where θ is too large."""
     n: tl.constexpr = d * s
-    g: tl.constexpr = n * (n - 1) // 2
     k = tl.arange(0, D * S)
     place, real = _places(d, s, D, S)
     a, b = place[:, None], place[None, :]
-    low, high = tl.minimum(a, b), tl.maximum(a, b)
     used = real[:, None] & real[None, :] & (a != b)
-    pointers = theta + token[:, None, None] * g + _position(low, high, n)[None, :, :]
+    position = _position(tl.minimum(a, b), tl.maximum(a, b), n)
+    pointers = theta + token[:, None, None] * row + position[None, :, :]
     angle = tl.load(pointers, mask=there[:, None, None] & used[None, :, :], other=0.0)
-    angle = angle.to(tl.float64)
+    angle = angle.to(tl.float32).to(tl.float64)
     good = tl.abs(angle) <= LARGEST_ANGLE  # false for NaN too
     bad = tl.max(tl.max(tl.where(good, 0, 1), 2), 1)
     sign = tl.where(a < b, 1.0, -1.0).to(tl.float64)
@@ -58,36 +81,38 @@ def _inverse(theta, token, there, d: tl.constexpr, s: tl.constexpr, D: tl.conste
     M += tl.where(k[:, None] == k[None, :], 1.0, 0.0).to(tl.float64)[None, :, :]
     row_of, column_of = k[None, :, None], k[None, None, :]
     for step in range(D * S):
-        row = tl.sum(tl.where(row_of == step, M, 0.0), 1)
+        pivots = tl.sum(tl.where(row_of == step, M, 0.0), 1)
         column = tl.sum(tl.where(column_of == step, M, 0.0), 2)
-        pivot = 1.0 / tl.sum(tl.where(k[None, :] == step, row, 0.0), 1)
-        row = tl.where(k[None, :] == step, 1.0, row) * pivot[:, None]
-        column = tl.where(k[None, :] == step, 0.0, column)
-        M = tl.where(column_of == step, 0.0, M)
-        M = tl.where(row_of == step, 0.0, M)
-        M -= column[:, :, None] * row[:, None, :]
-        M += tl.where(row_of == step, row[:, None, :], 0.0)
+        scale = 1.0 / tl.sum(tl.where(k[None, :] == step, pivots, 0.0), 1)
+        pivots = tl.where(k[None, :] == step, 1.0, pivots) * scale[:, None]
+        column = tl.where(k[None, :] == step, -1.0, column)
+        M = tl.where((row_of == step) | (column_of == step), 0.0, M)
+        M -= column[:, :, None] * pivots[:, None, :]
     return tl.where(bad[:, None, None] > 0, float("nan"), M)
 
 
 @triton.jit
 def _cayley_forward(
-    theta, out, tokens,
-    d: tl.constexpr, s: tl.constexpr, D: tl.constexpr, S: tl.constexpr, T: tl.constexpr,
+    theta,
+    row,
+    out,
+    tokens,
+    d: tl.constexpr,
+    s: tl.constexpr,
+    D: tl.constexpr,
+    S: tl.constexpr,
+    T: tl.constexpr,
 ):
-    token = (tl.program_id(0) * T + tl.arange(0, T)).to(tl.int64)
-    there = token < tokens
-    K = _inverse(theta, token, there, d, s, D, S)
+    token, there = _tokens(tokens, T)
+    K = _inverse(theta, row, token, there, d, s, D, S)
     k = tl.arange(0, D * S)
     place, real = _places(d, s, D, S)
     own = (k[:, None] == k[None, :])[None, :, :]
     squares = K * K + tl.where(own, 0.25 - K, 0.0)
     squares = tl.where((real[:, None] & real[None, :])[None, :, :], squares, 0.0)
     blocks = tl.sum(tl.sum(tl.reshape(squares, (T, D, S, D, S)), 4), 2) * (4.0 / s)
-    i, j = tl.arange(0, D)[:, None], tl.arange(0, D)[None, :]
-    pointers = out + token[:, None, None] * (d * d) + (i * d + j)[None, :, :]
-    mask = there[:, None, None] & ((i < d) & (j < d))[None, :, :]
-    tl.store(pointers, blocks.to(out.dtype.element_ty), mask=mask)
+    offsets, mask = _square(token, there, d, D)
+    tl.store(out + offsets, blocks.to(tl.float32).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -97,35 +122,360 @@ def _product(X, Y, P: tl.constexpr):
     total = tl.zeros_like(X)
     for step in range(P):
         column = tl.sum(tl.where(k[None, None, :] == step, X, 0.0), 2)
-        row = tl.sum(tl.where(k[None, :, None] == step, Y, 0.0), 1)
-        total += column[:, :, None] * row[:, None, :]
+        pivots = tl.sum(tl.where(k[None, :, None] == step, Y, 0.0), 1)
+        total += column[:, :, None] * pivots[:, None, :]
     return total
 
 
 @triton.jit
 def _cayley_backward(
-    theta, slope, out, tokens,
-    d: tl.constexpr, s: tl.constexpr, D: tl.constexpr, S: tl.constexpr, T: tl.constexpr,
+    theta,
+    row,
+    slope,
+    out,
+    out_row,
+    tokens,
+    d: tl.constexpr,
+    s: tl.constexpr,
+    D: tl.constexpr,
+    S: tl.constexpr,
+    T: tl.constexpr,
 ):
     """(dL/dA)ᵀ = −½ (I + Q) G_Qᵀ (I + Q) = −2 K G_Qᵀ K, of which θ sees the skew part."""
     P: tl.constexpr = D * S
-    n: tl.constexpr = d * s
-    token = (tl.program_id(0) * T + tl.arange(0, T)).to(tl.int64)
-    there = token < tokens
-    K = _inverse(theta, token, there, d, s, D, S)
+    token, there = _tokens(tokens, T)
+    K = _inverse(theta, row, token, there, d, s, D, S)
     k = tl.arange(0, P)
     place, real = _places(d, s, D, S)
     # The slope of an entry of Q is that of its block: so it is read once for every entry.
     i, j = (k // S)[:, None], (k // S)[None, :]
     pointers = slope + token[:, None, None] * (d * d) + (i * d + j)[None, :, :]
     mask = there[:, None, None] & (real[:, None] & real[None, :])[None, :, :]
-    G = tl.load(pointers, mask=mask, other=0.0).to(tl.float64)
+    G = tl.load(pointers, mask=mask, other=0.0).to(tl.float32).to(tl.float64)
     own = tl.where((k[:, None] == k[None, :])[None, :, :], 1.0, 0.0)
     G = G * (2.0 * K - own) * (2.0 / s)
     R = _product(_product(K, tl.permute(G, (0, 2, 1)), P), K, P)
     R = 2.0 * (R - tl.permute(R, (0, 2, 1)))
     a, b = place[:, None], place[None, :]
     upper = real[:, None] & real[None, :] & (a < b)
-    pointers = out + token[:, None, None] * (n * (n - 1) // 2) + _position(a, b, n)[None, :, :]
+    pointers = out + token[:, None, None] * out_row + _position(a, b, d * s)[None, :, :]
     mask = there[:, None, None] & upper[None, :, :]
-    tl.store(pointers, R.to(out.dtype.element_ty), mask=mask)
+    tl.store(pointers, R.to(tl.float32).to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _weights(theta, row, token, there, count: tl.constexpr, P: tl.constexpr):
+    """(tokens, P): softmax of logits, NaN for a bad θ, zero beyond the permutations."""
+    k = tl.arange(0, P)
+    mask = there[:, None] & (k < count)[None, :]
+    x = (
+        tl.load(theta + token[:, None] * row + k[None, :], mask=mask, other=0.0)
+        .to(tl.float32)
+        .to(tl.float64)
+    )
+    bad = tl.max(tl.where(tl.abs(x) < float("inf"), 0, 1), 1)
+    # A finite number in their place, as max may pass over NaN.
+    x = tl.where(bad[:, None] > 0, 0.0, x)
+    largest = tl.max(tl.where(k[None, :] < count, x, -float("inf")), 1)
+    weight = tl.where(k[None, :] < count, tl.exp(x - largest[:, None]), 0.0)
+    weight = weight / tl.sum(weight, 1)[:, None]
+    return tl.where(bad[:, None] > 0, float("nan"), weight)
+
+
+@triton.jit
+def _permutations_forward(
+    theta,
+    row,
+    images,
+    out,
+    tokens,
+    d: tl.constexpr,
+    count: tl.constexpr,
+    P: tl.constexpr,
+    T: tl.constexpr,
+):
+    token, there = _tokens(tokens, T)
+    weight = _weights(theta, row, token, there, count, P)
+    k = tl.arange(0, P)
+    for i in range(d):
+        image = tl.load(images + k * d + i, mask=k < count, other=-1)
+        for j in range(d):
+            entry = tl.sum(tl.where(image[None, :] == j, weight, 0.0), 1)
+            pointers = out + token * (d * d) + i * d + j
+            tl.store(pointers, entry.to(tl.float32).to(out.dtype.element_ty), mask=there)
+
+
+@triton.jit
+def _permutations_backward(
+    theta,
+    row,
+    images,
+    slope,
+    out,
+    out_row,
+    tokens,
+    d: tl.constexpr,
+    count: tl.constexpr,
+    P: tl.constexpr,
+    T: tl.constexpr,
+):
+    token, there = _tokens(tokens, T)
+    weight = _weights(theta, row, token, there, count, P)
+    k = tl.arange(0, P)
+    mask = there[:, None] & (k < count)[None, :]
+    gain = tl.zeros_like(weight)
+    for i in range(d):
+        image = tl.load(images + k * d + i, mask=k < count, other=0)
+        pointers = slope + token[:, None] * (d * d) + (i * d + image)[None, :]
+        gain += tl.load(pointers, mask=mask, other=0.0).to(tl.float32).to(tl.float64)
+    gain -= tl.sum(weight * gain, 1)[:, None]
+    result = (weight * gain).to(tl.float32).to(out.dtype.element_ty)
+    tl.store(out + token[:, None] * out_row + k[None, :], result, mask=mask)
+
+
+@triton.jit
+def _exponentials(theta, row, token, there, d: tl.constexpr, D: tl.constexpr):
+    """(tokens, D, D): exp of logits less the largest of a column; NaN where they are too far apart."""
+    i, j = tl.arange(0, D)[:, None], tl.arange(0, D)[None, :]
+    real = ((i < d) & (j < d))[None, :, :]
+    pointers = theta + token[:, None, None] * row + (i * d + j)[None, :, :]
+    x = tl.load(pointers, mask=there[:, None, None] & real, other=0.0).to(tl.float32).to(tl.float64)
+    high = tl.max(tl.max(tl.where(real, x, -float("inf")), 2), 1)
+    low = tl.min(tl.min(tl.where(real, x, float("inf")), 2), 1)
+    good = tl.min(tl.min(tl.where(tl.abs(x) < float("inf"), 1, 0), 2), 1) > 0
+    good = good & (high - low <= LARGEST_SPREAD)
+    largest = tl.max(tl.where(real, x, -float("inf")), 1)
+    largest = tl.where((tl.arange(0, D) < d)[None, :], largest, 0.0)
+    entry = tl.exp(tl.where(good[:, None, None], x - largest[:, None, :], float("nan")))
+    return tl.where(real, entry, 0.0)
+
+
+@triton.jit
+def _columns(kernel, u, d: tl.constexpr, D: tl.constexpr):
+    """The scalings that give columns the sum one."""
+    total = tl.sum(kernel * u[:, :, None], 1)
+    return 1.0 / tl.where((tl.arange(0, D) < d)[None, :], total, 1.0)
+
+
+@triton.jit
+def _rows(kernel, v, d: tl.constexpr, D: tl.constexpr):
+    total = tl.sum(kernel * v[:, None, :], 2)
+    return 1.0 / tl.where((tl.arange(0, D) < d)[None, :], total, 1.0)
+
+
+@triton.jit
+def _sinkhorn_forward(
+    theta, row, out, tokens, iterations, d: tl.constexpr, D: tl.constexpr, T: tl.constexpr
+):
+    token, there = _tokens(tokens, T)
+    kernel = _exponentials(theta, row, token, there, d, D)
+    u = tl.full((T, D), 1.0, tl.float64)
+    v = tl.full((T, D), 1.0, tl.float64)
+    for _ in range(iterations):
+        v = _columns(kernel, u, d, D)
+        u = _rows(kernel, v, d, D)
+    offsets, mask = _square(token, there, d, D)
+    result = u[:, :, None] * kernel * v[:, None, :]
+    tl.store(out + offsets, result.to(tl.float32).to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _sinkhorn_backward(
+    theta,
+    row,
+    slope,
+    scalings,
+    out,
+    out_row,
+    tokens,
+    iterations,
+    d: tl.constexpr,
+    D: tl.constexpr,
+    T: tl.constexpr,
+):
+    """The scalings of all steps go to (tokens, iterations, 2, D) of memory and come back."""
+    token, there = _tokens(tokens, T)
+    kernel = _exponentials(theta, row, token, there, d, D)
+    k = tl.arange(0, D)[None, :]
+    known = there[:, None] & (k < d)
+    saved = scalings + token[:, None] * (iterations * 2 * D) + k
+    u = tl.full((T, D), 1.0, tl.float64)
+    v = tl.full((T, D), 1.0, tl.float64)
+    for step in range(iterations):
+        tl.store(saved + step * 2 * D, u, mask=known)
+        v = _columns(kernel, u, d, D)
+        tl.store(saved + step * 2 * D + D, v, mask=known)
+        u = _rows(kernel, v, d, D)
+    tl.debug_barrier()  # another thread may read what this one wrote
+    offsets, mask = _square(token, there, d, D)
+    G = tl.load(slope + offsets, mask=mask, other=0.0).to(tl.float64)
+    by_row = tl.sum(G * kernel * v[:, None, :], 2)
+    by_column = tl.sum(G * kernel * u[:, :, None], 1)
+    change = G * u[:, :, None] * v[:, None, :]
+    for back in range(iterations):
+        step = iterations - 1 - back
+        v = tl.load(saved + step * 2 * D + D, mask=known, other=0.0)
+        by_row = by_row * u * u
+        change -= by_row[:, :, None] * v[:, None, :]
+        by_column -= tl.sum(by_row[:, :, None] * kernel, 1)
+        u = tl.load(saved + step * 2 * D, mask=known, other=0.0)
+        by_column = by_column * v * v
+        change -= by_column[:, None, :] * u[:, :, None]
+        by_row = -tl.sum(by_column[:, None, :] * kernel, 2)
+        by_column = tl.zeros_like(by_column)
+    i, j = tl.arange(0, D)[:, None], tl.arange(0, D)[None, :]
+    pointers = out + token[:, None, None] * out_row + (i * d + j)[None, :, :]
+    tl.store(pointers, (change * kernel).to(tl.float32).to(out.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def _five(token, there, m: tl.constexpr, M: tl.constexpr, k: tl.constexpr, K: tl.constexpr):
+    """Offsets of V ⊗ U, (tokens, mk, mk), as (T, M, K, M, K), and which of its entries there are."""
+    a, i = tl.arange(0, M)[:, None, None, None], tl.arange(0, K)[None, :, None, None]
+    b, j = tl.arange(0, M)[None, None, :, None], tl.arange(0, K)[None, None, None, :]
+    place = (a * k + i) * (m * k) + b * k + j
+    real = (a < m) & (i < k) & (b < m) & (j < k)
+    size: tl.constexpr = m * m * k * k
+    return (
+        token[:, None, None, None, None] * size + place[None, :, :, :, :],
+        there[:, None, None, None, None] & real[None, :, :, :, :],
+    )
+
+
+@triton.jit
+def _kronecker_forward(
+    V,
+    U,
+    out,
+    tokens,
+    m: tl.constexpr,
+    M: tl.constexpr,
+    k: tl.constexpr,
+    K: tl.constexpr,
+    T: tl.constexpr,
+):
+    token, there = _tokens(tokens, T)
+    offsets, mask = _square(token, there, m, M)
+    outer = tl.load(V + offsets, mask=mask, other=0.0)
+    offsets, mask = _square(token, there, k, K)
+    inner = tl.load(U + offsets, mask=mask, other=0.0)
+    product = outer[:, :, None, :, None] * inner[:, None, :, None, :]
+    offsets, mask = _five(token, there, m, M, k, K)
+    tl.store(out + offsets, product, mask=mask)
+
+
+@triton.jit
+def _kronecker_backward(
+    V,
+    U,
+    slope,
+    dV,
+    dU,
+    tokens,
+    m: tl.constexpr,
+    M: tl.constexpr,
+    k: tl.constexpr,
+    K: tl.constexpr,
+    T: tl.constexpr,
+):
+    token, there = _tokens(tokens, T)
+    outers, outer_mask = _square(token, there, m, M)
+    outer = tl.load(V + outers, mask=outer_mask, other=0.0)
+    inners, inner_mask = _square(token, there, k, K)
+    inner = tl.load(U + inners, mask=inner_mask, other=0.0)
+    offsets, mask = _five(token, there, m, M, k, K)
+    G = tl.load(slope + offsets, mask=mask, other=0.0)
+    tl.store(dV + outers, tl.sum(tl.sum(G * inner[:, None, :, None, :], 4), 2), mask=outer_mask)
+    tl.store(dU + inners, tl.sum(tl.sum(G * outer[:, :, None, :, None], 3), 1), mask=inner_mask)
+
+
+def _launch(kernel: Any, tokens: int, numbers: int, *arguments: Any, **sizes: int) -> None:
+    """Run a kernel, with `numbers` a token in its largest tensor."""
+    T = max(1, min(NUMBERS // numbers, triton.next_power_of_2(max(1, tokens))))
+    if tokens:
+        kernel[(triton.cdiv(tokens, T),)](*arguments, **sizes, T=T)
+
+
+@functools.cache
+def _images(d: int, device: torch.device) -> Tensor:
+    return torch.from_numpy(images(d)).to(device, torch.int32)
+
+
+def _run(stage: Stage, theta: Tensor, slope: Tensor | None, out: Tensor) -> None:
+    """A stage's matrices, or with the derivative by them that by θ: parts of rows of larger arrays."""
+    tokens, d = len(theta), stage.size
+    D = triton.next_power_of_2(d)
+    back = slope is not None
+    ends = (theta, theta.stride(0)), ((slope, out, out.stride(0)) if back else (out,))
+    if stage.kind == CAYLEY:
+        sizes = {"d": d, "s": stage.option, "D": D, "S": triton.next_power_of_2(stage.option)}
+        kernel = _cayley_backward if back else _cayley_forward
+        _launch(kernel, tokens, (D * sizes["S"]) ** 2, *ends[0], *ends[1], tokens, **sizes)
+    elif stage.kind == PERMUTATIONS:
+        count = stage.num_parameters
+        sizes = {"d": d, "count": count, "P": triton.next_power_of_2(count)}
+        kernel = _permutations_backward if back else _permutations_forward
+        table = _images(d, theta.device)
+        _launch(kernel, tokens, sizes["P"], *ends[0], table, *ends[1], tokens, **sizes)
+    elif stage.kind == SINKHORN:
+        iterations, sizes = stage.option, {"d": d, "D": D}
+        if back:
+            scalings = theta.new_empty(tokens, iterations, 2, D, dtype=torch.float64)
+            arguments = *ends[0], slope, scalings, out, out.stride(0)
+            _launch(_sinkhorn_backward, tokens, D * D, *arguments, tokens, iterations, **sizes)
+        else:
+            _launch(_sinkhorn_forward, tokens, D * D, *ends[0], out, tokens, iterations, **sizes)
+    else:
+        out.copy_(slope.flatten(1) if slope is not None else theta.unflatten(1, (d, d)))
+
+
+def _factors(theta: Tensor, stages: Sequence[Stage]) -> tuple[list[Tensor], list[Tensor]]:
+    """The matrix of every stage, and the Kronecker products of the first of them."""
+    each: list[Tensor] = []
+    products: list[Tensor] = []
+    bounds = [0, *accumulate(stage.num_parameters for stage in stages)]
+    for stage, (begin, end) in zip(stages, pairwise(bounds), strict=True):
+        out = theta.new_empty(len(theta), stage.size, stage.size, dtype=torch.float32)
+        _run(stage, theta[:, begin:end], None, out)
+        each.append(out)
+        products.append(_kronecker(products[-1], out) if products else out)
+    return each, products
+
+
+def _sizes(V: Tensor, U: Tensor) -> dict[str, int]:
+    m, k = V.shape[-1], U.shape[-1]
+    return {"m": m, "M": triton.next_power_of_2(m), "k": k, "K": triton.next_power_of_2(k)}
+
+
+def _kronecker(V: Tensor, U: Tensor) -> Tensor:
+    sizes = _sizes(V, U)
+    out = V.new_empty(len(V), sizes["m"] * sizes["k"], sizes["m"] * sizes["k"])
+    numbers = (sizes["M"] * sizes["K"]) ** 2
+    _launch(_kronecker_forward, len(V), numbers, V, U, out, len(V), **sizes)
+    return out
+
+
+def mix(theta: Tensor, stages: Sequence[Stage]) -> Tensor:
+    """(tokens, g) generators to (tokens, d, d) matrices in float32."""
+    return _factors(theta.contiguous(), stages)[1][-1]
+
+
+def mix_backward(slope: Tensor, theta: Tensor, stages: Sequence[Stage]) -> Tensor:
+    """(tokens, g) derivative by the generators, from that by the matrices."""
+    theta, slope = theta.contiguous(), slope.contiguous()
+    out = torch.empty_like(theta)
+    each, products = _factors(theta, stages) if len(stages) > 1 else ([], [])
+    end = theta.shape[1]
+    for f in range(len(stages) - 1, -1, -1):
+        begin = end - stages[f].num_parameters
+        part, own = slope, slope
+        if f > 0:
+            V, U = products[f - 1], each[f]
+            part, own = torch.empty_like(V), torch.empty_like(U)
+            sizes = _sizes(V, U)
+            numbers = (sizes["M"] * sizes["K"]) ** 2
+            arguments = V, U, slope, part, own, len(V)
+            _launch(_kronecker_backward, len(V), numbers, *arguments, **sizes)
+        _run(stages[f], theta[:, begin:end], own, out[:, begin:end])
+        slope, end = part, begin
+    return out

@@ -62,7 +62,7 @@ def _define(operation: Callable[..., Any], instruction: str) -> None:
     infer_global(operation)(Template)
     for pair in pairs:
 
-        def lower(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        def lower(context, builder, signature, arguments):
             whole = [
                 value if kind == lanes else _splat(builder, value)
                 for value, kind in zip(arguments, signature.args, strict=True)
@@ -179,25 +179,11 @@ def exceeds(typingctx, value, limit):
 
     def generate(context, builder, signature, arguments):
         mask = ir.Constant(_BITS, [2**63 - 1] * WIDTH)
-        size = builder.bitcast(
-            builder.and_(builder.bitcast(arguments[0], _BITS), mask), _NUMBERS
-        )
+        size = builder.bitcast(builder.and_(builder.bitcast(arguments[0], _BITS), mask), _NUMBERS)
         above = builder.fcmp_unordered(">", size, _splat(builder, arguments[1]))
         return builder.select(above, _constant(1.0), _constant(0.0))
 
     return lanes(lanes, types.float64), generate
-
-
-@intrinsic
-def root(typingctx, value):
-    """Square roots."""
-
-    def generate(context, builder, signature, arguments):
-        kind = ir.FunctionType(_NUMBERS, [_NUMBERS])
-        name = f"llvm.sqrt.v{WIDTH}f64"
-        return builder.call(builder.module.declare_intrinsic(name, (), kind), arguments)
-
-    return lanes(lanes), generate
 
 
 @intrinsic
@@ -208,9 +194,7 @@ def _nearest_power(typingctx, value):
         # Adding 1.5 · 2⁵² rounds to an integer, which then stands in the last bits.
         shift = _constant(1.5 * 2.0**52)
         shifted = builder.fadd(arguments[0], shift)
-        bits = builder.add(
-            builder.bitcast(shifted, _BITS), ir.Constant(_BITS, [1023] * WIDTH)
-        )
+        bits = builder.add(builder.bitcast(shifted, _BITS), ir.Constant(_BITS, [1023] * WIDTH))
         power = builder.shl(bits, ir.Constant(_BITS, [52] * WIDTH))
         pair = builder.fsub(shifted, shift), builder.bitcast(power, _NUMBERS)
         return context.make_tuple(builder, signature.return_type, pair)
@@ -223,9 +207,9 @@ _LOG2_LOW = 1.90821492927058770002e-10
 _TAYLOR = tuple(1.0 / math.factorial(k) for k in range(13, -1, -1))
 
 
-@numba.njit(no_cpython_wrapper=True, no_cfunc_wrapper=True)
+@numba.njit(nogil=True)
 def exponential(value):
-    """exp for numbers within ±600, to the last bits: 2^k e^r with |r| ≤ ½ log 2, by Taylor."""
+    """Exp for numbers within ±600, to the last bits: 2^k e^r with |r| ≤ ½ log 2, by Taylor."""
     k, power = _nearest_power(value * (1.0 / math.log(2.0)))
     r = value - k * _LOG2_HIGH - k * _LOG2_LOW
     total = fill(_TAYLOR[0])

@@ -30,32 +30,30 @@ def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> T
 
     stages, tokens = stages_of(flat), len(theta)
     arrays = [x.detach().float().flatten(1).contiguous().numpy() for x in (theta, slope)]
-    hard = np.zeros(tokens, bool)
-    filled = out.flatten(1).numpy()
-
-    def work(begin: int, end: int, theta: Any, slope: Any, filled: Any, hard: Any) -> None:
-        r = room(stages)
-        w = np.empty(r.lanes * WIDTH)
-        sweep(tables(stages), r, w, theta, slope, begin, end, filled, hard)
-
+    arrays += [out.flatten(1).numpy(), np.zeros(tokens, bool)]
     whole = tokens // WIDTH * WIDTH
     count = max(1, min(torch.get_num_threads(), whole // SHARE))
     bounds = [whole * k // count // WIDTH * WIDTH for k in range(count + 1)]
+
+    def work(begin: int, end: int, arrays: Sequence[np.ndarray]) -> None:
+        r = room(stages)
+        theta, slope, out, hard = arrays
+        w = np.empty(r.lanes * WIDTH)
+        sweep(tables(stages), r, w, theta, slope, begin, end, out, hard)
+
     with ThreadPoolExecutor(count) as pool:  # starts no thread but those that get work
-        others = [
-            pool.submit(work, begin, end, *arrays, filled, hard)
-            for begin, end in itertools.pairwise(bounds[1:])
-        ]
-        work(0, bounds[1], *arrays, filled, hard)
+        others = [pool.submit(work, *pair, arrays) for pair in itertools.pairwise(bounds[1:])]
+        work(0, bounds[1], arrays)
         for other in others:
             other.result()
     if whole < tokens:
         # The rest of them, the last one repeated.
         rows = np.minimum(np.arange(whole, whole + WIDTH), tokens - 1)
-        rest, flags = filled[rows], hard[rows]
-        work(0, WIDTH, *(x[rows] if len(x) else x for x in arrays), rest, flags)
-        filled[whole:], hard[whole:] = rest[: tokens - whole], flags[: tokens - whole]
-    return torch.from_numpy(hard)
+        rest = [x[rows] if len(x) else x for x in arrays]
+        work(0, WIDTH, rest)
+        for all_of_them, few in zip(arrays[2:], rest[2:], strict=True):
+            all_of_them[whole:] = few[: tokens - whole]
+    return torch.from_numpy(arrays[-1])
 
 
 @torch.library.custom_op("gomhc::mix", mutates_args=(), device_types="cpu")
@@ -87,6 +85,22 @@ def mix_backward(slope: Tensor, theta: Tensor, stages: Sequence[int]) -> Tensor:
 def _reference_backward(slope: Tensor, theta: Tensor, stages: Sequence[Stage]) -> Tensor:
     theta = theta.requires_grad_()
     return torch.autograd.grad(reference(theta, stages), theta, slope)[0]
+
+
+@mix.register_kernel("cuda")
+def _(theta: Tensor, stages: Sequence[int]) -> Tensor:
+    from gomhc.fused import gpu
+
+    with torch.cuda.device_of(theta):
+        return gpu.mix(theta.detach(), stages_of(stages))
+
+
+@mix_backward.register_kernel("cuda")
+def _(slope: Tensor, theta: Tensor, stages: Sequence[int]) -> Tensor:
+    from gomhc.fused import gpu
+
+    with torch.cuda.device_of(theta):
+        return gpu.mix_backward(slope.detach(), theta.detach(), stages_of(stages))
 
 
 @mix.register_fake
@@ -129,7 +143,9 @@ def _batched(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tens
     """vmap: more tokens."""
     *tensors, flat = arguments
     moved = [
-        (x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)).flatten(0, 1)
+        (x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)).flatten(
+            0, 1
+        )
         for x, dim in zip(tensors, in_dims[:-1], strict=True)
     ]
     operator = mix if len(tensors) == 1 else mix_backward

@@ -70,7 +70,12 @@ class Mixer(nn.Module, ABC):
         """
 
     def stages(self) -> tuple[Stage, ...] | None:
-        """What the fused path needs to know; None for a mixer that it does not have."""
+        """What compiled code needs to know of the map, as it is in `gomhc.fused.stages`.
+
+        Returns:
+            The factors of a Kronecker product, mostly one; None for a mixer without compiled code,
+            as is every subclass with a `mix` of its own.
+        """
         return None
 
     def forward(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:

@@ -1,0 +1,138 @@
+"""The Triton kernels: on a GPU where there is one, else in Triton's interpreter, on the CPU.
+
+That they compile for a GPU can be seen without one.
+"""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from test_fused import CASES, draw, error, exactly, flat
+
+from gomhc import make_mixer
+from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
+
+pytest.importorskip("triton")  # which conftest has put into its interpreter
+from gomhc.fused import gpu  # noqa: E402
+
+DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+NAN = float("nan")
+
+
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("scale", [1.0, 10.0])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_kernels_give_what_float64_gives(name, scale, dtype):
+    stages = CASES[name]
+    theta, slope = draw(stages, tokens=19, scale=scale)
+    theta = theta.to(dtype)
+    matrices, gradient = exactly(theta, slope, stages)
+    found = gpu.mix(theta.to(DEVICE), stages).cpu()
+    slopes = gpu.mix_backward(slope.to(DEVICE), theta.to(DEVICE), stages).cpu()
+    assert (found.dtype, slopes.dtype) == (torch.float32, dtype)
+    assert error(found, matrices) < 2e-6
+    rounding = 2e-6 if dtype == torch.float32 else 2**-8
+    if matrices.shape[-1] == 1:
+        assert slopes.abs().max() < 1e-15
+    else:
+        assert error(slopes, gradient) < rounding
+
+
+@pytest.mark.parametrize(
+    ("stage", "bad"),
+    [
+        (Stage(CAYLEY, 3, 2), NAN),
+        (Stage(CAYLEY, 3, 2), 2e4),
+        (Stage(SINKHORN, 3, 5), NAN),
+        (Stage(SINKHORN, 3, 5), 700.0),
+        (Stage(PERMUTATIONS, 3), NAN),
+        (Stage(PERMUTATIONS, 3), float("inf")),
+        (Stage(PERMUTATIONS, 3), -float("inf")),
+    ],
+)
+def test_what_they_cannot_do_is_nan_in_its_own_token(stage, bad):
+    theta, slope = draw([stage], tokens=5)
+    theta[2, 1] = bad
+    found = gpu.mix(theta.to(DEVICE), [stage]).cpu()
+    slopes = gpu.mix_backward(slope.to(DEVICE), theta.to(DEVICE), [stage]).cpu()
+    for result in (found, slopes):
+        wrong = result.isnan().flatten(1)
+        assert wrong[2].all()
+        assert not wrong[[0, 1, 3, 4]].any()
+
+
+def test_permutations_know_no_distance_of_logits():
+    stage = Stage(PERMUTATIONS, 3)
+    theta = torch.zeros(1, 6)
+    theta[0, 4] = 1e30
+    found = gpu.mix(theta.to(DEVICE), [stage]).cpu()
+    assert found.sum() == 3
+    assert found.max() == 1
+
+
+def test_no_tokens():
+    stage = Stage(CAYLEY, 2, 2)
+    assert gpu.mix(torch.zeros(0, 6, device=DEVICE), [stage]).shape == (0, 2, 2)
+
+
+COMPILE = """
+import sys
+import torch, triton
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+from gomhc.fused import gpu
+sys.path.insert(0, "tests")
+from test_fused import CASES, draw
+
+NAMES = {
+    torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.int32: "*i32",
+}
+done = set()
+
+def build(kernel, tokens, numbers, *arguments, **sizes):
+    sizes["T"] = max(1, min(gpu.NUMBERS // numbers, triton.next_power_of_2(tokens)))
+    kinds = [NAMES[a.dtype] if isinstance(a, torch.Tensor) else "i32" for a in arguments]
+    signature = dict(zip(kernel.arg_names, kinds)) | dict.fromkeys(sizes, "constexpr")
+    source = ASTSource(kernel, signature, constexprs=sizes)
+    for capability in (75, 90):
+        target = GPUTarget("cuda", capability, 32)
+        built = triton.compile(source, target=target, options={"num_warps": 4})
+        assert ".entry" in built.asm["ptx"]
+    done.add(kernel.__name__)
+
+gpu._launch = build
+for name in ("go-mhc d=4 s=2", "mhc d=4", "mhc-lite d=4", "kron-go d=6"):
+    theta, slope = draw(CASES[name])
+    gpu.mix(theta.bfloat16(), CASES[name])
+    gpu.mix_backward(slope, theta.bfloat16(), CASES[name])
+print(*sorted(done))
+"""
+
+
+def test_they_compile_for_gpus_without_one(tmp_path):
+    """For a T4 and an H100: what Triton's interpreter allows, the compiler may not."""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", COMPILE],
+        capture_output=True,
+        text=True,
+        env={"PATH": "/usr/bin:/bin", "HOME": str(tmp_path), "TRITON_CACHE_DIR": str(tmp_path)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    stages = ("cayley", "kronecker", "permutations", "sinkhorn")
+    both = sorted(f"_{stage}_{way}" for stage in stages for way in ("forward", "backward"))
+    assert done.stdout.split() == both
+
+
+@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
+@pytest.mark.parametrize("name", ["go-mhc", "mhc", "mhc-lite", "kromhc"])
+def test_mixers_on_a_gpu_take_them_without_a_graph_break(name):
+    mixer, other = make_mixer(name, 4), make_mixer(name, 4, backend="reference")
+    theta = torch.randn(4096, mixer.num_parameters, device="cuda", requires_grad=True)
+    slope = torch.randn(4096, 4, 4, device="cuda")
+    torch.testing.assert_close(mixer(theta), other(theta), rtol=1e-5, atol=1e-6)
+    compiled = torch.compile(mixer, fullgraph=True)
+    (found,) = torch.autograd.grad(compiled(theta), theta, slope)
+    (expected,) = torch.autograd.grad(other(theta), theta, slope)
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    torch.library.opcheck(torch.ops.gomhc.mix, (theta, flat(mixer.stages())))
