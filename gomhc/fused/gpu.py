@@ -168,11 +168,8 @@ def _weights(theta, row, token, there, count: tl.constexpr, P: tl.constexpr):
     """(tokens, P): softmax of logits, NaN for a bad θ, zero beyond the permutations."""
     k = tl.arange(0, P)
     mask = there[:, None] & (k < count)[None, :]
-    x = (
-        tl.load(theta + token[:, None] * row + k[None, :], mask=mask, other=0.0)
-        .to(tl.float32)
-        .to(tl.float64)
-    )
+    x = tl.load(theta + token[:, None] * row + k[None, :], mask=mask, other=0.0)
+    x = x.to(tl.float32).to(tl.float64)
     bad = tl.max(tl.where(tl.abs(x) < float("inf"), 0, 1), 1)
     # A finite number in their place, as max may pass over NaN.
     x = tl.where(bad[:, None] > 0, 0.0, x)
