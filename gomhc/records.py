@@ -50,6 +50,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9.-]*")
 APART = re.compile(r"gomhc\.(records|claims|data|figures)(\..*)?")
 # They only collect names, so that an import from them does not tell whose code is used.
 COLLECTIONS = {"gomhc", "gomhc.studies"}
+FOR_GPUS = {"gomhc.fused.gpu"}  # nothing of them runs where a record is made on a CPU
 
 
 class RecordError(ValueError):
@@ -574,13 +575,17 @@ def make(
     wall, cpu = time.perf_counter() - wall, cpu_time() - cpu
     if code_hash(modules) != code:
         raise RecordError(f"{name}: expected sources that stay as they are, got a change in a run")
+    ran_on = device(allocations)
+    if ran_on.startswith("CPU"):
+        modules = tuple(part for part in modules if part not in FOR_GPUS)
+        code = code_hash(modules)
     provenance = Provenance(
         commit=commit,
         dirty=dirty,
         code=code,
         modules=modules,
         seeds=tuple(seeds),
-        device=device(allocations),
+        device=ran_on,
         versions=versions(modules),
         started=started,
         wall_seconds=round(wall, 3),

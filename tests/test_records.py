@@ -414,9 +414,12 @@ def test_imports_that_hide_what_is_used(module, message, package):
         records.closure(module)
 
 
+FUSED = ["fused", "fused.cpu", "fused.gpu", "fused.lanes", "fused.ops", "fused.stages"]
+
+
 def test_the_closure_in_the_library():
     assert records.closure("gomhc.mixers.identity") == names(
-        "maps", "mixers.base", "mixers.identity"
+        *FUSED, "maps", "mixers.base", "mixers.identity"
     )
 
 
@@ -519,7 +522,8 @@ def test_making_measures(tmp_path):
     facts = made.provenance
     assert 0.1 <= facts.wall_seconds < 5
     assert 0.04 <= facts.cpu_seconds < facts.wall_seconds + 0.1
-    assert facts.modules == names("maps", "mixers.base", "mixers.identity")
+    on_cpu = [name for name in FUSED if name != "fused.gpu"]
+    assert facts.modules == names(*on_cpu, "maps", "mixers.base", "mixers.identity")
     assert facts.code == records.code_hash(facts.modules)
     assert facts.seeds == (3, 4)
     assert facts.device == "CPU, 1 thread"
@@ -564,10 +568,13 @@ def test_the_gpu_is_named_where_it_was_used(monkeypatch):
         used["allocation.all.allocated"] += new
         return {}, {}
 
-    where = [
-        records.make("a/b", "gomhc.maps", run, {"new": n}).provenance.device for n in (0, 1, 0)
+    made = [
+        records.make("a/b", "gomhc.mixers.identity", run, {"new": n}).provenance for n in (0, 1, 0)
     ]
+    where = [facts.device for facts in made]
     assert where == ["CPU, 1 thread", "NVIDIA H100", "CPU, 1 thread"]
+    # What is for GPUs alone has no part in what a CPU found.
+    assert ["gomhc.fused.gpu" in facts.modules for facts in made] == [False, True, False]
 
 
 # The commit
