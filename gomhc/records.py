@@ -497,6 +497,18 @@ def code_hash(modules: Iterable[str]) -> str:
     return total.hexdigest()
 
 
+def parts(module: str, ran_on: str) -> tuple[str, ...]:
+    """The closure of a module without what does not run on a device, named as in provenance."""
+    return tuple(
+        part for part in closure(module) if part not in FOR_GPUS or not ran_on.startswith("CPU")
+    )
+
+
+def made_by(record: Record, module: str) -> bool:
+    """Whether a module's code as it is now has made a record, on whatever device."""
+    return code_hash(parts(module, record.provenance.device)) == record.provenance.code
+
+
 def is_current(record: Record) -> bool:
     """Whether the code that made the record is, comments apart, the code that is here now."""
     modules = record.provenance.modules
@@ -576,13 +588,11 @@ def make(
     if code_hash(modules) != code:
         raise RecordError(f"{name}: expected sources that stay as they are, got a change in a run")
     ran_on = device(allocations)
-    if ran_on.startswith("CPU"):
-        modules = tuple(part for part in modules if part not in FOR_GPUS)
-        code = code_hash(modules)
+    modules = parts(module, ran_on)
     provenance = Provenance(
         commit=commit,
         dirty=dirty,
-        code=code,
+        code=code_hash(modules),
         modules=modules,
         seeds=tuple(seeds),
         device=ran_on,
