@@ -14,7 +14,7 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test records gpu-records bench lint format lock clean
+.PHONY: help book serve test records gpu-records bench bench-fits lint format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -38,7 +38,10 @@ records: $(STAMP)  ## run what the book stores of the full profile, from where i
 gpu-records: $(STAMP)  ## train what chapter 7 stores, most important first (LM_ARGS="--minutes 9 …")
 	$(BIN)/python -m gomhc.lm.runs $(LM_ARGS)
 
-bench: $(STAMP)  ## time the library against plain PyTorch, side by side (BENCH_ARGS=…)
+bench: $(STAMP)  ## time the mixers against PyTorch and other packages, side by side (BENCH_ARGS=…)
+	$(BIN)/python -m benchmarks.mixers $(BENCH_ARGS)
+
+bench-fits: $(STAMP)  ## time the fits against a plain PyTorch loop, side by side (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks.stream_mixing $(BENCH_ARGS)
 
 lint: $(STAMP)  ## check style, types, and that notebooks are stored without outputs

@@ -3,8 +3,10 @@
 import pytest
 import torch
 
+from benchmarks import mixers
 from benchmarks import stream_mixing as benchmark
 from gomhc import records
+from gomhc.lm.model import preset
 from gomhc.stream_mixing import released_problem
 from gomhc.studies.base import mixer
 
@@ -104,3 +106,64 @@ def test_totals_are_ratios_of_sums():
 def test_impossible_numbers_of_steps_are_refused(baseline_steps):
     with pytest.raises(ValueError, match="expected 1 <= baseline steps <= steps, got"):
         benchmark.compare([4], 5, baseline_steps)
+
+
+# Mixers
+
+
+@pytest.mark.parametrize("d", [3, 4])
+def test_methods_give_the_map_that_they_are_named_after(d):
+    found = mixers.methods(d, 300, "cpu")
+    for method in found:
+        assert mixers.check(method, d, "cpu") < mixers.TOLERANCE
+        theta = mixers.draw(9, method.size, "cpu").requires_grad_()
+        (gradient,) = torch.autograd.grad(method.call(theta).square().sum(), theta)
+        assert gradient.abs().max() > 0
+    paths = {method.path for method in found if method.label == "mhc"}
+    assert {"fused", "PyTorch", "linear domain", "hyper-connections", "POT", "POT, log"} <= paths
+    assert {method.path for method in found if method.label == mixers.GO} == {
+        "fused",
+        "PyTorch",
+        mixers.SOLVE,
+    }
+
+
+def test_a_method_that_is_another_map_gets_no_time():
+    method = next(m for m in mixers.methods(4, 300, "cpu") if m.path == mixers.SOLVE)
+    other = method._replace(call=lambda theta: method.call(-theta).mT.roll(1, -1))
+    with pytest.raises(RuntimeError, match="go-mhc s=1 by solve.*expected the map of float64"):
+        mixers.check(other, 4, "cpu")
+
+
+def test_bytes_of_the_floor():
+    """θ twice, H_res, and both derivatives, four bytes a number."""
+    method = mixers.Method("go-mhc s=2", "fused", 28, torch.clone)
+    assert mixers.floor_bytes(method, 4) == 4 * (28 + 16 + 28 + 16 + 28)
+
+
+def test_exponent_of_a_power():
+    found = mixers.exponent({d: 3.0 * d**2.5 for d in (4, 8, 16)})
+    assert found["value"] == pytest.approx(2.5)
+
+
+def test_kept_bytes_count_a_storage_once():
+    x = torch.ones(1000, requires_grad=True)
+    assert mixers.saved(lambda: (x * x).sum().backward()) == 4000
+
+
+def test_command_of_mixers_prints_tables_and_stores_a_record(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(mixers, "first_calls", lambda device: {"compiled": 2.0, "cached": 1.0})
+    monkeypatch.setattr(mixers, "COPIED", 2**20)
+    monkeypatch.setattr(mixers, "preset", lambda name, **changes: preset(name, block=16, **changes))
+    arguments = ["--tokens", "300", "--d", "3", "4", "5", "--rounds", "1", "--batch", "1"]
+    mixers.main([*arguments, "--device", "cpu", "--out", str(tmp_path)])
+    record = records.load(tmp_path / "benchmarks" / "mixers-cpu.json")
+    tables = record.metrics["tables"]
+    assert [(t["tokens"], t["d"]) for t in tables] == [(300, 3), (300, 4), (300, 5)]
+    for table in tables:
+        ours = [r for r in table["rows"] if (r["label"], r["path"]) == (mixers.GO, "fused")]
+        assert [row["over_go"] for row in ours] == [1.0]
+    assert set(record.metrics["models"]) == set(mixers.ARMS)
+    assert set(record.metrics["exponent"]) == {"value", "stderr"}
+    printed = capsys.readouterr().out
+    assert "300 tokens, d = 4" in printed and "POT, log" in printed

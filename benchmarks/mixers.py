@@ -1,0 +1,457 @@
+"""What a mixing matrix costs in time: fused mixers, plain PyTorch, other packages, and memory.
+
+One forward and one backward pass over many tokens, in float32. Methods take turns in every round of
+a run, so that a ratio compares what ran side by side; medians over the rounds are given. Before any
+clock starts, every method must give what its map gives in float64.
+
+The floor of a method is the time in which the machine copies the bytes that must move: θ in and
+H_res out; θ and the derivative by H_res in, and that by θ out. Its bandwidth is measured in the
+same run. What a call of PyTorch costs by itself (some microseconds) is no part of the floor.
+"""
+
+import argparse
+import functools
+import math
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import ot
+import torch
+from hyper_connections import mHCv2, triton_sinkhorn
+from scipy.stats import linregress
+from torch import Tensor, nn
+
+import gomhc
+from benchmarks.stream_mixing import processor
+from gomhc import records
+from gomhc.fused import choose
+from gomhc.fused.stages import reference
+from gomhc.hyper_connections import HyperConnection
+from gomhc.lm.model import GPT, preset
+from gomhc.lm.plan import ARMS
+from gomhc.maps import marginal_error
+from gomhc.mixers import Mixer
+from gomhc.studies.base import Outcome, mixer
+
+ROOT = Path(__file__).resolve().parents[1]
+SEED = 5
+TOLERANCE = 1e-3  # of a float32 method from its map in float64; truncated Sinkhorn's marginals
+LARGEST = 2**31  # bytes of matrices of order ds beyond which the solve is left out
+COPIED = 2**28  # bytes of the copy that measures the bandwidth
+ROUNDS, PATIENCE = 7, 4.0  # rounds of a table; seconds after which a method has run often enough
+GO, SOLVE = "go-mhc s=2", "solve and autograd"
+
+
+class Method(NamedTuple):
+    """A way to make mixing matrices."""
+
+    label: str  # of the map, as in `gomhc.studies.base.mixer`
+    path: str  # "fused", "PyTorch" (the library's own, unfused), or another
+    size: int  # g
+    call: Callable[[Tensor], Tensor]
+
+
+def solve(d: int, s: int) -> Callable[[Tensor], Tensor]:
+    """go-mHC as the authors have it: R − Rᵀ, `torch.linalg.solve`, squared blocks, autograd."""
+    n = d * s
+    row, column = torch.triu_indices(n, n, offset=1)
+
+    def call(theta: Tensor) -> Tensor:
+        R = theta.new_zeros(len(theta), n, n)
+        R[:, row, column] = theta
+        A, eye = R - R.mT, torch.eye(n, device=theta.device)
+        Q = torch.linalg.solve(eye + A, eye - A)
+        return Q.square().reshape(-1, d, s, d, s).sum((2, 4)) / s
+
+    return call
+
+
+def linear(theta: Tensor, d: int, iterations: int = 20) -> Tensor:
+    """Sinkhorn's iteration as one would write it first, on exponentials."""
+    B = theta.unflatten(-1, (d, d))
+    B = (B - B.amax((-2, -1), keepdim=True)).exp()
+    for _ in range(iterations):
+        B = B / B.sum(-2, keepdim=True)
+        B = B / B.sum(-1, keepdim=True)
+    return B
+
+
+def pot(theta: Tensor, d: int, method: str) -> Tensor:
+    """POT's batched Sinkhorn with as many iterations, differentiated through all of them."""
+    M = -theta.unflatten(-1, (d, d))
+    one = theta.new_ones(len(theta), d)
+    plan = ot.batch.solve_batch(
+        M, reg=1.0, a=one, b=one, max_iter=20, tol=0.0, method=method, grad="autodiff"
+    )
+    return plan.plan
+
+
+def sinkhorns(d: int, device: str) -> dict[str, Callable[[Tensor], Tensor]]:
+    """Sinkhorn by hand and by other packages."""
+    theirs = {
+        "hyper-connections": mHCv2.sinkhorn_knopps,
+        "hyper-connections, log": mHCv2.log_domain_sinkhorn_knopps,
+    }
+    if device == "cuda":
+        theirs["hyper-connections, Triton"] = triton_sinkhorn.triton_sinkhorn
+
+    def squared(call: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        return lambda theta: call(theta.unflatten(-1, (d, d)))
+
+    return {
+        "linear domain": functools.partial(linear, d=d),
+        **{name: squared(call) for name, call in theirs.items()},
+        "POT": functools.partial(pot, d=d, method="sinkhorn"),
+        "POT, log": functools.partial(pot, d=d, method="log_sinkhorn"),
+    }
+
+
+def methods(d: int, tokens: int, device: str) -> list[Method]:
+    """All that there is at this size."""
+    found = []
+    for label in ("go-mhc s=1", GO, "go-mhc s=3", "mhc", "mhc-lite", "kromhc", "kron-go s=2"):
+        try:
+            made = mixer(label, d)
+        except ValueError:  # the family has no such d
+            continue
+        if made.num_parameters * tokens * 4 > LARGEST:
+            continue  # d! numbers a token
+        g = made.num_parameters
+        path = choose("auto", made.stages(), tokens, torch.float32, device).path
+        if path == "fused":
+            found.append(Method(label, "fused", g, made))
+        plain = mixer(label, d)
+        plain.backend = "reference"
+        found.append(Method(label, "PyTorch", g, plain.to(device)))
+        name, _, s = label.partition(" s=")
+        if name == "go-mhc" and (d * int(s)) ** 2 * tokens * 4 <= LARGEST:
+            found.append(Method(label, SOLVE, g, solve(d, int(s))))
+        if label == "mhc":
+            found += [Method(label, path, g, call) for path, call in sinkhorns(d, device).items()]
+    return found
+
+
+def floor_bytes(method: Method, d: int) -> int:
+    """Bytes a token that must move, see the head of this module."""
+    return 4 * (3 * method.size + 2 * d * d)
+
+
+def check(method: Method, d: int, device: str) -> float:
+    """How far a method is from its map in float64.
+
+    Raises:
+        RuntimeError: if that is more than rounding.
+    """
+    theta = draw(300, method.size, device)
+    found = method.call(theta).double().cpu()
+    if method.path.startswith("POT"):  # rows first: not the same truncated iteration
+        apart = marginal_error(found).max().item()
+    else:
+        made = mixer(method.label, d)
+        exact = reference(theta.double().cpu(), made.stages() or ())
+        apart = (found - exact).abs().max().item()
+    if not apart <= TOLERANCE:
+        raise RuntimeError(
+            f"{method.label} by {method.path}, d = {d}: expected the map of float64 to "
+            f"{TOLERANCE:.0e}, got a difference of {apart:.1e}"
+        )
+    return apart
+
+
+def draw(tokens: int, size: int, device: str) -> Tensor:
+    """The generators of all methods of that size."""
+    source = torch.Generator().manual_seed(SEED)
+    return torch.randn(tokens, size, generator=source).to(device)
+
+
+# Clocks
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was given."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def seconds(call: Callable[[], Any], device: str) -> float:
+    """Of one call."""
+    wait(device)
+    clock = time.perf_counter()
+    call()
+    wait(device)
+    return time.perf_counter() - clock
+
+
+def turns(calls: Sequence[Callable[[], Any]], device: str, rounds: int) -> list[float]:
+    """Median seconds of calls that take turns; those that are slow run less often."""
+    spent: list[list[float]] = []
+    for call in calls:
+        first = seconds(call, device)  # compiles, warms caches
+        spent.append([first] if first > PATIENCE else [])
+    for _ in range(rounds):
+        for own, call in zip(spent, calls, strict=True):
+            if sum(own) < PATIENCE:
+                own.append(seconds(call, device))
+    return [statistics.median(own) for own in spent]
+
+
+def bandwidth(device: str, rounds: int) -> float:
+    """Bytes a second that a copy reads and writes."""
+    source = torch.ones(COPIED // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * COPIED / turns([lambda: target.copy_(source)], device, rounds)[0]
+
+
+def both_ways(method: Method, tokens: int, d: int, device: str) -> Callable[[], Any]:
+    """One forward and one backward pass, to be timed."""
+    theta = draw(tokens, method.size, device).requires_grad_()
+    slope = draw(tokens, d * d, device).unflatten(-1, (d, d))
+    return lambda: torch.autograd.grad(method.call(theta), theta, slope)
+
+
+def first_calls(device: str) -> dict[str, float]:
+    """Seconds of the first pass in a new process: with an empty cache of compiled code, and after.
+
+    Loading the compiler is part of both, loading torch and gomhc of neither.
+    """
+    code = (
+        "import sys, time, torch; from gomhc import make_mixer\n"
+        "mixer = make_mixer('go-mhc', 4, s=2)\n"
+        "theta = torch.randn(4096, 28, device=sys.argv[1], requires_grad=True)\n"
+        "clock = time.perf_counter(); mixer(theta).sum().backward()\n"
+        "print(time.perf_counter() - clock)"
+    )
+    found = {}
+    with tempfile.TemporaryDirectory() as cache:
+        places = {"NUMBA_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
+        for name in ("compiled", "cached"):
+            answer = subprocess.run(
+                [sys.executable, "-c", code, device],
+                cwd=ROOT,
+                env=os.environ | places,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            found[name] = float(answer.stdout)
+    return found
+
+
+# Tables
+
+
+def table(tokens: int, d: int, device: str, speed: float, rounds: int) -> list[dict[str, Any]]:
+    """All methods at one size, with times over the floor and over fused go-mHC, s = 2."""
+    rows: list[dict[str, Any]] = []
+    chosen = methods(d, tokens, device)
+    apart = [check(method, d, device) for method in chosen]
+    spent = turns([both_ways(method, tokens, d, device) for method in chosen], device, rounds)
+    ours = next(t for m, t in zip(chosen, spent, strict=True) if m.label == GO and m.path != SOLVE)
+    for method, took, error in zip(chosen, spent, apart, strict=True):
+        floor = tokens * floor_bytes(method, d) / speed
+        rows.append(
+            {
+                "label": method.label,
+                "path": method.path,
+                "seconds": took,
+                "over_floor": took / floor,
+                "over_go": took / ours,
+                "error": error,
+            }
+        )
+    return rows
+
+
+def layers(
+    tokens: int, d: int, width: int, device: str, rounds: int
+) -> dict[str, dict[str, float]]:
+    """A whole hyper-connection around nothing: seconds with fused mixers, and with plain ones."""
+    source = torch.Generator().manual_seed(SEED)
+    X = torch.randn(tokens, d, width, generator=source).to(device).requires_grad_()
+    labels = ["identity", "mhc", "mhc-lite", "kromhc", "go-mhc s=1", GO, "kron-go s=2"]
+    calls = []
+
+    def passes(made: Mixer) -> Callable[[], Any]:
+        layer = HyperConnection(width, nn.Identity(), made).to(device)
+        trained = [X, *layer.parameters()]
+        return lambda: torch.autograd.grad(layer(X).sum(), trained, allow_unused=True)
+
+    for label in labels:
+        plain = mixer(label, d)
+        plain.backend = "reference"
+        calls += [passes(mixer(label, d)), passes(plain)]
+    spent = turns(calls, device, rounds)
+    return {
+        label: {"fused": spent[2 * k], "PyTorch": spent[2 * k + 1]}
+        for k, label in enumerate(labels)
+    }
+
+
+def models(name: str, batch: int, device: str, rounds: int) -> dict[str, dict[str, float]]:
+    """Training steps of a GPT by its arm: tokens a second, and bytes at the peak or kept."""
+    calls, kept = [], []
+    for changes in ARMS.values():
+        config = preset(name, **changes)
+        model = GPT(config, SEED).to(device)
+        tokens = torch.randint(config.vocabulary, (batch, config.block + 1)).to(device)
+
+        def step(model: GPT = model, tokens: Tensor = tokens) -> None:
+            model.zero_grad()
+            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
+                loss = model(tokens[:, :-1], tokens[:, 1:])[1]
+            assert loss is not None
+            loss.backward()
+
+        calls.append(step)
+        step()
+        kept.append(peak(step) if device == "cuda" else saved(step))
+    count = batch * preset(name).block
+    spent = turns(calls, device, rounds)
+    return {
+        arm: {"tokens_per_second": count / took, "bytes": float(size)}
+        for arm, took, size in zip(ARMS, spent, kept, strict=True)
+    }
+
+
+def peak(step: Callable[[], None]) -> int:
+    """Bytes on the GPU at the peak of a step."""
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated()
+
+
+def saved(step: Callable[[], None]) -> int:
+    """Bytes of the tensors that a step keeps for its backward pass, each storage once."""
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        step()
+    return sum(sizes.values())
+
+
+def exponent(times: dict[int, float]) -> dict[str, float]:
+    """Slope of log seconds against log d, and its standard error."""
+    line = linregress([math.log(d) for d in times], [math.log(t) for t in times.values()])
+    return {"value": float(line.slope), "stderr": float(line.stderr)}
+
+
+def compare(
+    tokens: Sequence[int], sizes: Sequence[int], device: str, model: str, batch: int, rounds: int
+) -> Outcome:
+    """Time everything, and print the tables.
+
+    Args:
+        tokens: numbers of matrices.
+        sizes: numbers of streams d.
+        device: "cpu" or "cuda".
+        model: preset of the GPT.
+        batch: its sequences a step.
+        rounds: of which the medians are taken.
+
+    Returns:
+        metrics: machine, bandwidth (bytes a second), first_calls (seconds), tables (a list of
+        `tokens`, `d`, `rows`), exponent of the fused go-mHC in d, layers and models.
+    """
+    machine = {
+        "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
+        "threads": torch.get_num_threads(),
+    }
+    speed = bandwidth(device, rounds)
+    first = first_calls(device)
+    print(
+        f"{machine['processor']}, {machine['threads']} threads; copies {speed / 1e9:.1f} GB/s\n"
+        f"first call: {first['compiled']:.1f} s with compilation, {first['cached']:.1f} s after\n"
+        f"{gomhc.backend_report()}"
+    )
+    tables: list[dict[str, Any]] = []
+    for count in tokens:
+        for d in sizes:
+            rows = table(count, d, device, speed, rounds)
+            tables.append({"tokens": count, "d": d, "rows": rows})
+            print(f"\n{count:,} tokens, d = {d}:  forward and backward, over the floor, {GO} = 1")
+            for row in rows:
+                print(
+                    f"  {row['label']:<12}{row['path']:<24}{1e3 * row['seconds']:10.3f} ms"
+                    f"{row['over_floor']:10.1f}{row['over_go']:10.2f}",
+                    flush=True,
+                )
+    fused = {
+        t["d"]: row["seconds"]
+        for t in tables
+        for row in t["rows"]
+        if t["tokens"] == max(tokens) and (row["label"], row["path"]) == (GO, "fused")
+    }
+    slope = exponent(fused) if len(fused) > 2 else None
+    if slope:
+        print(f"\n{GO}, fused: seconds grow like d^({slope['value']:.2f} ± {slope['stderr']:.2f})")
+    whole = layers(tokens[0], 4, 128, device, rounds)
+    print(f"\nHyper-connection, {tokens[0]:,} tokens, d = 4, C = 128: ms fused, in PyTorch, ratio")
+    for label, row in whole.items():
+        ratio = row["PyTorch"] / row["fused"]
+        print(f"  {label:<14}{1e3 * row['fused']:9.2f}{1e3 * row['PyTorch']:9.2f}{ratio:9.2f}")
+    arms = models(model, batch, device, rounds)
+    plain = arms["residual"]
+    print(f"\nGPT {model}, {batch} sequences a step: tokens/s and bytes, relative to residual")
+    for arm, row in arms.items():
+        print(
+            f"  {arm:<14}{row['tokens_per_second'] / plain['tokens_per_second']:8.3f}"
+            f"{row['bytes'] / plain['bytes']:8.2f}"
+        )
+    metrics = {
+        "machine": machine,
+        "bandwidth": speed,
+        "first_calls": first,
+        "tables": tables,
+        "exponent": slope,
+        "layers": whole,
+        "models": arms,
+    }
+    return Outcome(metrics, {})
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.mixers",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    gpu = torch.cuda.is_available()
+    parser.add_argument("--tokens", type=int, nargs="+", default=[16384, 65536])
+    parser.add_argument("--d", type=int, nargs="+", default=[4, 8, 16])
+    parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if gpu else "cpu")
+    parser.add_argument("--model", help="preset of the GPT (paper-30m on a GPU, else nano)")
+    parser.add_argument("--batch", type=int, default=16, help="sequences a step (%(default)s)")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help="of all methods (%(default)s)")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="put a record into a folder")
+    options = parser.parse_args(arguments)
+    config = {
+        "tokens": options.tokens,
+        "sizes": options.d,
+        "device": options.device,
+        "model": options.model or ("paper-30m" if options.device == "cuda" else "nano"),
+        "batch": options.batch,
+        "rounds": options.rounds,
+    }
+    if options.out is None:
+        compare(**config)
+        return
+    name = "benchmarks/mixers-gpu" if options.device == "cuda" else "benchmarks/mixers-cpu"
+    record = records.make(name, "gomhc.lm.model", compare, config, [SEED])
+    print(f"\nrecord: {records.save(record, options.out)}")
+
+
+if __name__ == "__main__":
+    main()
