@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from gomhc.figures.style import styles
+from gomhc.figures.style import color, styles
 
 COSTS = {"layer_parameters": "parameters", "flops": "FLOPs a token"}
 VALUES = {
@@ -112,5 +112,38 @@ def pareto(
             ax.xaxis.set_major_formatter(EngFormatter(sep=""))
         left.set(title=f"d = {d}", ylabel=VALUES[value])
         right.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8.5)
+    plt.close(fig)
+    return fig
+
+
+def speed(panels: Mapping[str, Mapping[tuple[str, str], Mapping[str, float]]]) -> Figure:
+    """Times of all methods over the floor of memory, a row a method, sorted by the first panel.
+
+    Compiled methods are filled, all others are open.
+
+    Args:
+        panels: title -> (map, path) -> a row of `benchmarks.mixers`, with `over_floor`.
+    """
+    keys = list(dict.fromkeys(key for rows in panels.values() for key in rows))
+    order = sorted(
+        keys, key=lambda key: next(r[key]["over_floor"] for r in panels.values() if key in r)
+    )
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(9.4, 0.25 * len(order) + 1.0), sharey=True, squeeze=False
+    )
+    for ax, (title, rows) in zip(axes.flat, panels.items(), strict=True):
+        for place, key in enumerate(order):
+            if key in rows:
+                tint, filled = color(key[0]), key[1] == "fused"
+                ax.plot(
+                    rows[key]["over_floor"],
+                    place,
+                    "o",
+                    color=tint,
+                    markerfacecolor=tint if filled else "white",
+                    markersize=6.5,
+                )
+        ax.set(xscale="log", title=title, xlabel="time / floor", ylim=(len(order) - 0.4, -0.6))
+        ax.set_yticks(range(len(order)), [" · ".join(key) for key in order], fontsize=8.5)
     plt.close(fig)
     return fig

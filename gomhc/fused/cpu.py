@@ -72,6 +72,13 @@ class Room(NamedTuple):
     product_stride: int  # and of change
 
 
+def families(stages: tuple[Stage, ...]) -> tuple[bool | None, ...]:
+    """Which code stages need: of None, Numba makes a case that it does not compile."""
+    kinds = {stage.kind for stage in stages}
+    needed = [kind in kinds for kind in (CAYLEY, PERMUTATIONS, SINKHORN)]
+    return tuple(there or None for there in [*needed, len(stages) > 1])
+
+
 @_compiled
 def _padded(n):
     return (n + 3) // 4 * 4
@@ -396,7 +403,7 @@ def _kronecker_backward(w, V, U, width, k, change, dV, dU):
 
 
 @_compiled
-def forward(tables, r, w):
+def _forward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
     """From θ at r.x to its matrix; returns where that begins."""
     width = 1
     for f in range(tables.kind.size):
@@ -406,17 +413,17 @@ def forward(tables, r, w):
         inverse = r.inverse + f * r.inverse_stride
         # The first factor is the product so far.
         matrix = r.matrix + f * r.matrix_stride if f > 0 else r.product
-        if kind == CAYLEY:
+        if cayley is not None and kind == CAYLEY:
             _cayley(w, x, k, option, inverse, matrix, r.columns, r.rows, r.pivot)
-        elif kind == PERMUTATIONS:
+        elif permutations is not None and kind == PERMUTATIONS:
             _permutations(w, x, count, k, tables.images, f, inverse, matrix)
-        elif kind == SINKHORN:
+        elif sinkhorn is not None and kind == SINKHORN:
             scalings = f * r.scalings_stride
             _sinkhorn(w, x, k, option, inverse, r.u + scalings, r.v + scalings, matrix)
         else:
             for p in range(k * k):
                 store(w, matrix + p, load(w, x + p))
-        if f > 0:
+        if kronecker is not None and f > 0:
             product = r.product + f * r.product_stride
             _kronecker(w, product - r.product_stride, matrix, width, k, product)
         width *= k
@@ -424,7 +431,7 @@ def forward(tables, r, w):
 
 
 @_compiled
-def backward(tables, r, w):
+def _backward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
     """To the derivative by θ, at r.gradient; after `forward`.
 
     The derivative by the matrix is the last one of those that begin at r.change.
@@ -438,16 +445,16 @@ def backward(tables, r, w):
         out += r.gradient
         width //= k
         G, inverse = r.change, r.inverse + f * r.inverse_stride
-        if f > 0:
+        if kronecker is not None and f > 0:
             G, matrix = r.slope, r.matrix + f * r.matrix_stride
             product, change = r.product + f * r.product_stride, r.change + f * r.product_stride
             before = product - r.product_stride
             _kronecker_backward(w, before, matrix, width, k, change, change - r.product_stride, G)
-        if kind == CAYLEY:
+        if cayley is not None and kind == CAYLEY:
             _cayley_backward(w, G, k, option, inverse, r.left, r.right, out)
-        elif kind == PERMUTATIONS:
+        elif permutations is not None and kind == PERMUTATIONS:
             _permutations_backward(w, G, count, k, tables.images, f, inverse, out)
-        elif kind == SINKHORN:
+        elif sinkhorn is not None and kind == SINKHORN:
             u, v = r.u + f * r.scalings_stride, r.v + f * r.scalings_stride
             _sinkhorn_backward(w, G, k, option, inverse, u, v, r.columns, r.rows, r.right, out)
         else:
@@ -472,7 +479,9 @@ def _find_hard(tables, r, w):
 
 
 @_called
-def sweep(tables, r, w, theta, slope, begin, end, out, hard):
+def sweep(
+    tables, r, w, theta, slope, begin, end, out, hard, cayley, permutations, sinkhorn, kronecker
+):
     """The matrices of tokens begin to end, or the gradient of their generators.
 
     Args:
@@ -485,17 +494,21 @@ def sweep(tables, r, w, theta, slope, begin, end, out, hard):
         end: the token after the last, a multiple of eight from the first.
         out: (tokens, d²), or (tokens, g) for the gradient.
         hard: (tokens,), set to true where the caller has to do it in another way.
+        cayley: None or true, and so the others: see `families`.
+        permutations: see there.
+        sinkhorn: see there.
+        kronecker: see there.
     """
     for start in range(begin, end, WIDTH):
         for p in range(theta.shape[1]):
             store(w, r.x + p, read(theta, start, p))
         _find_hard(tables, r, w)
-        result = forward(tables, r, w)
+        result = _forward(tables, r, w, cayley, permutations, sinkhorn, kronecker)
         if slope.shape[0] > 0:
             last = result - r.product + r.change
             for p in range(slope.shape[1]):
                 store(w, last + p, read(slope, start, p))
-            backward(tables, r, w)
+            _backward(tables, r, w, cayley, permutations, sinkhorn, kronecker)
             result = r.gradient
         for p in range(out.shape[1]):
             write(out, start, p, load(w, result + p))

@@ -26,7 +26,7 @@ def stages_of(flat: Sequence[int]) -> tuple[Stage, ...]:
 
 def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> Tensor:
     """Fill `out`, all threads of PyTorch at work; returns which tokens are hard."""
-    from gomhc.fused.cpu import WIDTH, room, sweep
+    from gomhc.fused.cpu import WIDTH, families, room, sweep
 
     stages, tokens = stages_of(flat), len(theta)
     arrays = [x.detach().float().flatten(1).contiguous().numpy() for x in (theta, slope)]
@@ -39,7 +39,7 @@ def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> T
         r = room(stages)
         theta, slope, out, hard = arrays
         w = np.empty(r.lanes * WIDTH)
-        sweep(tables(stages), r, w, theta, slope, begin, end, out, hard)
+        sweep(tables(stages), r, w, theta, slope, begin, end, out, hard, *families(stages))
 
     with ThreadPoolExecutor(count) as pool:  # starts no thread but those that get work
         others = [pool.submit(work, *pair, arrays) for pair in itertools.pairwise(bounds[1:])]
