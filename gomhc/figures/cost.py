@@ -129,7 +129,12 @@ def speed(panels: Mapping[str, Mapping[tuple[str, str], Mapping[str, float]]]) -
         keys, key=lambda key: next(r[key]["over_floor"] for r in panels.values() if key in r)
     )
     fig, axes = plt.subplots(
-        1, len(panels), figsize=(9.4, 0.25 * len(order) + 1.0), sharey=True, squeeze=False
+        1,
+        len(panels),
+        figsize=(9.4, 0.25 * len(order) + 1.0),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     for ax, (title, rows) in zip(axes.flat, panels.items(), strict=True):
         for place, key in enumerate(order):
@@ -143,6 +148,7 @@ def speed(panels: Mapping[str, Mapping[tuple[str, str], Mapping[str, float]]]) -
                     markerfacecolor=tint if filled else "white",
                     markersize=6.5,
                 )
+        ax.axvline(1, color="#444444", linewidth=1, linestyle=":")
         ax.set(xscale="log", title=title, xlabel="time / floor", ylim=(len(order) - 0.4, -0.6))
         ax.set_yticks(range(len(order)), [" · ".join(key) for key in order], fontsize=8.5)
     plt.close(fig)
