@@ -19,17 +19,16 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ot
 import torch
-from hyper_connections import mHCv2, triton_sinkhorn
 from scipy.stats import linregress
 from torch import Tensor, nn
 
 import gomhc
-from benchmarks.stream_mixing import processor
+from benchmarks.machine import processor
 from gomhc import records
 from gomhc.fused import choose
 from gomhc.fused.stages import reference
@@ -85,6 +84,8 @@ def linear(theta: Tensor, d: int, iterations: int = 20) -> Tensor:
 
 def pot(theta: Tensor, d: int, method: str) -> Tensor:
     """POT's batched Sinkhorn with as many iterations, differentiated through all of them."""
+    import ot
+
     M = -theta.unflatten(-1, (d, d))
     one = theta.new_ones(len(theta), d)
     plan = ot.batch.solve_batch(
@@ -94,23 +95,23 @@ def pot(theta: Tensor, d: int, method: str) -> Tensor:
 
 
 def sinkhorns(d: int, device: str) -> dict[str, Callable[[Tensor], Tensor]]:
-    """Sinkhorn by hand and by other packages."""
-    theirs = {
-        "hyper-connections": mHCv2.sinkhorn_knopps,
-        "hyper-connections, log": mHCv2.log_domain_sinkhorn_knopps,
-    }
-    if device == "cuda":
-        theirs["hyper-connections, Triton"] = triton_sinkhorn.triton_sinkhorn
+    """Sinkhorn by hand, and by other packages if they are installed."""
 
     def squared(call: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda theta: call(theta.unflatten(-1, (d, d)))
 
-    return {
-        "linear domain": functools.partial(linear, d=d),
-        **{name: squared(call) for name, call in theirs.items()},
-        "POT": functools.partial(pot, d=d, method="sinkhorn"),
-        "POT, log": functools.partial(pot, d=d, method="log_sinkhorn"),
-    }
+    found: dict[str, Callable[[Tensor], Tensor]] = {"linear domain": functools.partial(linear, d=d)}
+    if find_spec("hyper_connections"):
+        from hyper_connections import mHCv2, triton_sinkhorn
+
+        found["hyper-connections"] = squared(mHCv2.sinkhorn_knopps)
+        found["hyper-connections, log"] = squared(mHCv2.log_domain_sinkhorn_knopps)
+        if device == "cuda":
+            found["hyper-connections, Triton"] = squared(triton_sinkhorn.triton_sinkhorn)
+    if find_spec("ot"):
+        found["POT"] = functools.partial(pot, d=d, method="sinkhorn")
+        found["POT, log"] = functools.partial(pot, d=d, method="log_sinkhorn")
+    return found
 
 
 def methods(d: int, tokens: int, device: str) -> list[Method]:

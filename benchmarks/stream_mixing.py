@@ -15,7 +15,6 @@ import argparse
 import itertools
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -32,6 +31,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 import gomhc
+from benchmarks.machine import processor
 from gomhc import records
 from gomhc.stream_mixing import Problem, fit, released_problem, released_settings
 from gomhc.studies.base import Outcome, mixer
@@ -378,16 +378,6 @@ def compare(
         metrics["total"] = totals(everything, first["compiled"])
         print("\n" + closing("total", metrics["total"]))
     return Outcome(metrics, {})
-
-
-def processor() -> str:
-    """Name of the processor."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def heading(d: int) -> str:

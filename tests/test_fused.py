@@ -198,6 +198,15 @@ def test_it_says_why_not(change, reason):
             choose(**(case | change | {"backend": "fused"}))
 
 
+def test_without_a_compiler_pytorch_does_it(monkeypatch):
+    monkeypatch.setitem(gomhc.fused.COMPILERS, "cpu", (False, "numba is not installed: install it"))
+    mixer, theta = make_mixer("go-mhc", 4), torch.randn(FEWEST_TOKENS, 28)
+    assert torch.equal(mixer(theta), make_mixer("go-mhc", 4, backend="reference")(theta))
+    assert "cpu: reference (numba is not installed: install it)" in backend_report()
+    with pytest.raises(RuntimeError, match="numba is not installed"):
+        make_mixer("go-mhc", 4, backend="fused")(theta)
+
+
 def test_the_report_names_the_path():
     assert "cpu: fused (numba)" in backend_report()
 
