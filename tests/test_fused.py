@@ -2,6 +2,7 @@
 
 import itertools
 
+import numpy as np
 import pytest
 import torch
 from torch.library import opcheck
@@ -11,7 +12,8 @@ from gomhc import make_mixer
 from gomhc.fused import FEWEST_TOKENS, backend_report, choose
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, Stage, reference
 
-pytest.importorskip("numba")
+numba = pytest.importorskip("numba")
+from gomhc.fused import lanes  # noqa: E402
 from gomhc.fused.ops import mix, mix_backward  # noqa: E402
 
 CASES = {
@@ -74,6 +76,18 @@ def test_matrices_and_gradients_are_those_of_float64(name, scale):
     else:
         assert error(slopes, gradient) < 2e-6
     assert slopes.dtype == found.dtype == torch.float32
+
+
+def test_exponentials_are_right_to_the_last_bits():
+    @numba.njit
+    def apply(x, y):
+        for k in range(len(x) // lanes.WIDTH):
+            lanes.store(y, k, lanes.exponential(lanes.load(x, k)))
+
+    x = np.linspace(-600, 600, 8 * 1001)
+    y = np.empty_like(x)
+    apply(x, y)
+    np.testing.assert_allclose(y, np.exp(x), rtol=5e-16)
 
 
 @pytest.mark.parametrize("name", CASES)
