@@ -148,6 +148,73 @@ def test_second_derivatives_and_vmap():
     torch.testing.assert_close(mapped, torch.stack([mix(x, flat(stages)) for x in batch]))
 
 
+def test_derivatives_of_any_order():
+    """Three times: by the operator, by PyTorch, and by the graph of that."""
+    stages = CASES["go-mhc d=4 s=2"]
+    theta, _ = draw(stages, tokens=3)
+    found = []
+    for x, call in (
+        (theta.clone(), lambda x: mix(x, flat(stages))),
+        (theta.double(), lambda x: reference(x, stages)),
+    ):
+        x.requires_grad_()
+        value = call(x).pow(3).sum()
+        for _ in range(2):
+            (slopes,) = torch.autograd.grad(value, x, create_graph=True)
+            value = slopes.square().sum()
+        found.append(torch.autograd.grad(value, x)[0])
+    assert error(*found) < 1e-4
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own
+@pytest.mark.parametrize("name", ["go-mhc", "mhc", "mhc-lite", "kromhc"])
+def test_forward_mode_and_transforms_go_through_pytorch(name):
+    mixer, plain = make_mixer(name, 4), make_mixer(name, 4, backend="reference")
+    theta = many(mixer)
+
+    def loss(mixer):
+        return lambda x: mixer(x).square().sum()
+
+    torch.testing.assert_close(
+        torch.func.grad(loss(mixer))(theta), torch.func.grad(loss(plain))(theta)
+    )
+    if name != "go-mhc":  # whose own derivative is written for the backward mode
+        change = torch.ones_like(theta)
+        ours, theirs = (torch.func.jvp(m, (theta,), (change,))[1] for m in (mixer, plain))
+        assert ours.abs().max() > 0
+        torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("name", ["go-mhc", "mhc-lite"])
+def test_autocast_changes_nothing(name):
+    mixer = make_mixer(name, 4)
+    theta = many(mixer)
+    theta[3], theta[5, 0] = 2e4 * theta[3], float("nan")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = mixer(theta)
+    torch.testing.assert_close(cast, mixer(theta), rtol=0, atol=0, equal_nan=True)
+    assert cast[5].isnan().all()
+
+
+def test_second_derivatives_of_narrow_generators():
+    mixer = make_mixer("go-mhc", 4)
+    theta = many(mixer).bfloat16().requires_grad_()
+    (once,) = torch.autograd.grad(mixer(theta).square().sum(), theta, create_graph=True)
+    (twice,) = torch.autograd.grad(once.float().square().sum(), theta)
+    assert twice.dtype == torch.bfloat16 and twice.isfinite().all()
+
+
+def test_the_default_dtype_has_no_say():
+    mixer = make_mixer("go-mhc", 4)
+    theta = (1e6 * many(mixer)).requires_grad_()
+    torch.set_default_dtype(torch.float64)
+    try:
+        (slopes,) = torch.autograd.grad(mixer(theta).square().sum(), theta)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert slopes.dtype == torch.float32
+
+
 # Which path
 
 

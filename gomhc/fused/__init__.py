@@ -4,9 +4,10 @@ Note [Choice]
     With backend "auto" a mixer takes its fused path where it applies: to θ in float32, bfloat16 or
     float16, of enough tokens that compiled code pays, with Numba for a CPU and Triton for a GPU.
     float64 goes through PyTorch, since the fused path rounds to float32 what it stores, and so do
-    mixers of one's own. On a CPU, tokens for which elimination without pivoting would lose digits
-    go through PyTorch as well; on a GPU they are NaN (|θ| above 1e4, logits more than 600 apart),
-    since to look for them would stop it: with backend "reference" there are no such limits.
+    mixers of one's own, forward-mode derivatives and the transforms of `torch.func`. On a CPU,
+    tokens for which elimination without pivoting would lose digits go through PyTorch as well; on a
+    GPU they are NaN (|θ| above 1e4, logits of Sinkhorn more than 600 apart), since to look for them
+    would stop it: with backend "reference" there are no such limits.
 """
 
 import importlib.util
@@ -16,6 +17,8 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch._C._functorch import peek_interpreter_stack
+from torch.autograd import forward_ad
 
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, Stage
 
@@ -56,8 +59,19 @@ def _found() -> dict[str, tuple[bool, str]]:
 COMPILERS = _found()  # looked up once, so that torch.compile can follow `choose`
 
 
+def _transformed() -> bool:
+    """Whether derivatives are asked for in a way that the operators do not have."""
+    if torch.compiler.is_compiling():
+        return False
+    return forward_ad._current_level >= 0 or peek_interpreter_stack() is not None
+
+
 def choose(
-    backend: Backend, stages: Sequence[Stage] | None, tokens: int, dtype: torch.dtype, device: str
+    backend: Backend,
+    stages: Sequence[Stage] | None,
+    tokens: int,
+    dtype: torch.dtype,
+    device: str,
 ) -> Choice:
     """The path that a mixer takes.
 
@@ -94,6 +108,8 @@ def choose(
         why = f"{permutations} permutations are more than {MOST_PERMUTATIONS}"
     elif not there:
         why = name
+    elif _transformed():
+        why = "forward-mode derivatives and torch.func go through PyTorch"
     elif backend == "auto" and tokens < FEWEST_TOKENS:
         why = f"{tokens} tokens are fewer than {FEWEST_TOKENS}"
     else:
@@ -136,6 +152,6 @@ def backend_report() -> str:
             *lines,
             f"through PyTorch in any case: float64, fewer than {FEWEST_TOKENS} tokens, matrices of "
             f"an order ds over {LARGEST_ORDER}, more than {MOST_PERMUTATIONS} permutations, mixers "
-            "of one's own",
+            "of one's own, torch.func; NaN on a GPU: |θ| over 1e4, logits of mhc over 600 apart",
         ]
     )

@@ -38,7 +38,7 @@ from gomhc.fused.lanes import (
 )
 from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
 
-LARGEST_ANGLE = 1e4  # |θ| up to which elimination without pivoting is exact enough
+LARGEST_ANGLE = 1e3  # |θ| up to which elimination without pivoting is exact enough
 LARGEST_SPREAD = 600.0  # of logits: their exponentials fit into a float64
 LARGEST_LOGIT = 1e30  # rounding of a logit beyond is larger than any spread
 _options: dict[str, Any] = {"error_model": "numpy", "nogil": True}

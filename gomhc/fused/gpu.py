@@ -423,7 +423,9 @@ def _run(stage: Stage, theta: Tensor, slope: Tensor | None, out: Tensor) -> None
         else:
             _launch(_sinkhorn_forward, tokens, D * D, *ends[0], out, tokens, iterations, **sizes)
     else:
-        out.copy_(slope.flatten(1) if slope is not None else theta.unflatten(1, (d, d)))
+        good = theta.isfinite().all(1, keepdim=True)
+        result = (theta if slope is None else slope.flatten(1)).where(good, float("nan"))
+        out.copy_(result.unflatten(1, out.shape[1:]))
 
 
 def _factors(theta: Tensor, stages: Sequence[Stage]) -> tuple[list[Tensor], list[Tensor]]:

@@ -202,8 +202,8 @@ def _nearest_power(typingctx, value):
     return types.UniTuple(lanes, 2)(lanes), generate
 
 
-_LOG2_HIGH = 0.693147180369123816490  # its product with an integer of ten bits is exact
-_LOG2_LOW = 1.90821492927058770002e-10
+_LN2_HIGH = 0.693147180369123816490  # its product with an integer of ten bits is exact
+_LN2_LOW = 1.90821492927058770002e-10
 _TAYLOR = tuple(1.0 / math.factorial(k) for k in range(13, -1, -1))
 
 
@@ -211,7 +211,7 @@ _TAYLOR = tuple(1.0 / math.factorial(k) for k in range(13, -1, -1))
 def exponential(value):
     """Exp for numbers within ±600, to the last bits: 2^k e^r with |r| ≤ ½ log 2, by Taylor."""
     k, power = _nearest_power(value * (1.0 / math.log(2.0)))
-    r = value - k * _LOG2_HIGH - k * _LOG2_LOW
+    r = value - k * _LN2_HIGH - k * _LN2_LOW
     total = fill(_TAYLOR[0])
     for term in _TAYLOR[1:]:
         total = total * r + term

@@ -72,7 +72,7 @@ def mix(theta: Tensor, stages: Sequence[int]) -> Tensor:
 def mix_backward(slope: Tensor, theta: Tensor, stages: Sequence[int]) -> Tensor:
     """(tokens, g) derivative by the generators, from that by the matrices."""
     wide = theta.detach().float()
-    out = torch.empty(wide.shape)
+    out = torch.empty_like(wide, memory_format=torch.contiguous_format)
     hard = _on_cpu(wide, slope, stages, out) if len(wide) else torch.zeros(0, dtype=torch.bool)
     if hard.any():
         # An operator runs below autograd; a thread of its own has autograd as usual.
@@ -125,13 +125,15 @@ def _backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
 
 
 def _twice(ctx: Any, change: Tensor) -> tuple[Tensor, Tensor, None]:
-    """The derivative of the derivative, which is rarely wanted: through PyTorch."""
-    slope, theta = ctx.saved_tensors
+    """The derivative of the derivative, rarely wanted: through PyTorch, and on from there."""
+    further = torch.is_grad_enabled()
     with torch.enable_grad():
-        slope, theta = slope.detach().requires_grad_(), theta.detach().requires_grad_()
-        matrices = reference(theta, stages_of(ctx.stages))
+        # Views, as the slope may itself depend on θ, by a path that is not ours to follow.
+        own = [x.view_as(x) if further else x.detach() for x in ctx.saved_tensors]
+        slope, theta = (x if x.requires_grad else x.requires_grad_() for x in own)
+        matrices = reference(theta.float(), stages_of(ctx.stages))
         (once,) = torch.autograd.grad(matrices, theta, slope, create_graph=True)
-        by_slope, by_theta = torch.autograd.grad(once, (slope, theta), change)
+        by_slope, by_theta = torch.autograd.grad(once, (slope, theta), change, create_graph=further)
     return by_slope, by_theta, None
 
 

@@ -79,7 +79,8 @@ def images(d: int) -> np.ndarray:
 def reference(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Tensor, "..."]:
     """The same map in PyTorch, to be differentiated as often as one likes; NaN for a bad θ."""
     parts = theta.split([stage.num_parameters for stage in stages], -1)
-    mixed = kronecker([_matrix(part, stage) for part, stage in zip(parts, stages, strict=True)])
+    with torch.autocast(theta.device.type, enabled=False):
+        mixed = kronecker([_matrix(part, stage) for part, stage in zip(parts, stages, strict=True)])
     return mixed.where(theta.isfinite().all(-1)[..., None, None], math.nan)
 
 

@@ -87,7 +87,8 @@ class Mixer(nn.Module, ABC):
         Returns:
             H_res of shape (..., d, d) in float32, or float64 for a float64 θ, whatever autocast
             says. It acts on streams X (..., d, C) as `einsum('...ij,...jc->...ic', H_res, X)`.
-            Where θ holds a NaN or an infinity, that element's matrix is NaN.
+            Where θ holds a NaN or an infinity, that element's matrix is NaN; on a GPU with compiled
+            code also where |θ| is above 1e4 or logits of Sinkhorn are more than 600 apart.
 
         Raises:
             TypeError: if θ is not a tensor of a real floating dtype.
@@ -101,7 +102,7 @@ class Mixer(nn.Module, ABC):
                 f"{type(self).__name__} with d = {self.d}, got {tuple(theta.shape)}"
             )
         stages = self.stages()
-        tokens = theta.shape[:-1].numel()
+        tokens = math.prod(theta.shape[:-1])
         choice = choose(self.backend, stages, tokens, theta.dtype, theta.device.type)
         if stages is not None and choice.path == "fused":
             return fused(theta, stages)
