@@ -1,7 +1,13 @@
-"""What a benchmark ran on."""
+"""What a benchmark ran on, and how long it takes there to begin."""
 
+import os
 import platform
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def processor() -> str:
@@ -12,3 +18,29 @@ def processor() -> str:
         lines = []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
+
+
+def timed_in_new_processes(code: str, *arguments: str) -> dict[str, float]:
+    """What a script prints, first with an empty cache of compiled code, then with a full one.
+
+    Args:
+        code: Python that prints how many seconds something took.
+        arguments: of the script.
+
+    Returns:
+        "compiled" and "cached" -> seconds.
+    """
+    found = {}
+    with tempfile.TemporaryDirectory() as cache:
+        places = {"NUMBA_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
+        for name in ("compiled", "cached"):
+            answer = subprocess.run(
+                [sys.executable, "-c", code, *arguments],
+                cwd=ROOT,
+                env=os.environ | places,
+                stdout=subprocess.PIPE,
+                text=True,
+                check=True,
+            )
+            found[name] = float(answer.stdout)
+    return found

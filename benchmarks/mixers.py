@@ -12,11 +12,7 @@ same run. What a call of PyTorch costs by itself (some microseconds) is no part 
 import argparse
 import functools
 import math
-import os
 import statistics
-import subprocess
-import sys
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from importlib.util import find_spec
@@ -28,7 +24,7 @@ from scipy.stats import linregress
 from torch import Tensor, nn
 
 import gomhc
-from benchmarks.machine import processor
+from benchmarks.machine import processor, timed_in_new_processes
 from gomhc import records
 from gomhc.fused import choose
 from gomhc.fused.stages import reference
@@ -39,7 +35,6 @@ from gomhc.maps import marginal_error
 from gomhc.mixers import Mixer
 from gomhc.studies.base import Outcome, mixer
 
-ROOT = Path(__file__).resolve().parents[1]
 SEED = 5
 TOLERANCE = 1e-3  # of a float32 method from its map in float64; truncated Sinkhorn's marginals
 LARGEST = 2**31  # bytes of matrices of order ds beyond which the solve is left out
@@ -229,20 +224,7 @@ def first_calls(device: str) -> dict[str, float]:
         "clock = time.perf_counter(); mixer(theta).sum().backward()\n"
         "print(time.perf_counter() - clock)"
     )
-    found = {}
-    with tempfile.TemporaryDirectory() as cache:
-        places = {"NUMBA_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
-        for name in ("compiled", "cached"):
-            answer = subprocess.run(
-                [sys.executable, "-c", code, device],
-                cwd=ROOT,
-                env=os.environ | places,
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            found[name] = float(answer.stdout)
-    return found
+    return timed_in_new_processes(code, device)
 
 
 # Tables

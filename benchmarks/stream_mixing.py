@@ -16,8 +16,6 @@ import itertools
 import math
 import os
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
@@ -31,12 +29,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 import gomhc
-from benchmarks.machine import processor
+from benchmarks.machine import processor, timed_in_new_processes
 from gomhc import records
 from gomhc.stream_mixing import Problem, fit, released_problem, released_settings
 from gomhc.studies.base import Outcome, mixer
 
-ROOT = Path(__file__).resolve().parents[1]
 # At d = 8 the release leaves mhc-lite out (its max_safe_d is 7); go-mhc s=3 takes that place.
 METHODS = {
     4: ["go-mhc s=1", "go-mhc s=2", "mhc", "mhc-lite", "kromhc", "kron-go s=2"],
@@ -181,20 +178,7 @@ def first_calls() -> dict[str, float]:
         "clock = time.perf_counter(); fit(problem, mixer, steps=1)\n"
         "print(time.perf_counter() - clock)"
     )
-    seconds = {}
-    with tempfile.TemporaryDirectory() as cache:
-        environment = os.environ | {"NUMBA_CACHE_DIR": cache}
-        for name in ("compiled", "cached"):
-            answer = subprocess.run(
-                [sys.executable, "-c", code],
-                cwd=ROOT,
-                env=environment,
-                stdout=subprocess.PIPE,
-                text=True,
-                check=True,
-            )
-            seconds[name] = float(answer.stdout)
-    return seconds
+    return timed_in_new_processes(code)
 
 
 # Side by side

@@ -9,19 +9,15 @@ that the inner loops run along rows and the compiler can vectorise them; scratch
 the largest stage, and each stage takes the beginning of it.
 """
 
-from typing import Any
-
-import numba
 import numpy as np
 
+from gomhc.fused.caching import cached
 from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN
 
 SMALL_PRODUCT = 2**17  # multiplications; OpenBLAS starts threads beyond twice as many
 # Sums may be taken in another order, so that they vectorise: the last bits depend on the processor,
 # not on the run. NaN and infinity are respected.
-_compiled: Any = numba.njit(
-    fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True, cache=True
-)
+_compiled = cached(fastmath={"contract", "reassoc"}, error_model="numpy", nogil=True)
 
 
 @_compiled

@@ -497,16 +497,16 @@ def code_hash(modules: Iterable[str]) -> str:
     return total.hexdigest()
 
 
-def parts(module: str, ran_on: str) -> tuple[str, ...]:
-    """The closure of a module without what does not run on a device, named as in provenance."""
+def parts(modules: Iterable[str], ran_on: str) -> tuple[str, ...]:
+    """Those of a closure's modules that run on a device, named as in provenance."""
     return tuple(
-        part for part in closure(module) if part not in FOR_GPUS or not ran_on.startswith("CPU")
+        module for module in modules if module not in FOR_GPUS or not ran_on.startswith("CPU")
     )
 
 
-def made_by(record: Record, module: str) -> bool:
-    """Whether a module's code as it is now has made a record, on whatever device."""
-    return code_hash(parts(module, record.provenance.device)) == record.provenance.code
+def made_by(record: Record, modules: Iterable[str]) -> bool:
+    """Whether a closure's code as it is now has made a record, on whatever device."""
+    return code_hash(parts(modules, record.provenance.device)) == record.provenance.code
 
 
 def is_current(record: Record) -> bool:
@@ -588,7 +588,7 @@ def make(
     if code_hash(modules) != code:
         raise RecordError(f"{name}: expected sources that stay as they are, got a change in a run")
     ran_on = device(allocations)
-    modules = parts(module, ran_on)
+    modules = parts(modules, ran_on)
     provenance = Provenance(
         commit=commit,
         dirty=dirty,

@@ -9,7 +9,6 @@ hands it out, in small chunks to the cores of a CPU or a cluster, whole to a GPU
 none of them; the book's chapter 5 shows what each defect does.
 """
 
-import importlib.util
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gomhc.birkhoff import project, sample_uniform
+from gomhc.fused import compiler
 from gomhc.fused.stages import Tables, tables
 from gomhc.maps import check_floating, sinkhorn_knopp
 from gomhc.mixers import Kronecker, Mixer, Orthostochastic
@@ -616,10 +616,10 @@ def _stages(problem: Problem, mixer: Mixer, required: bool) -> Tables | None:
         stages = mixer.stages()
         if stages is None:
             reason = f"it has no code for {type(mixer).__name__}"
-        elif importlib.util.find_spec("numba") is None:
-            reason = "Numba is not installed: install gomhc[fast]"
         else:
-            return tables(stages)
+            there, reason = compiler("cpu")
+            if there:
+                return tables(stages)
     if required:
         raise ValueError(f"expected a case for the fused backend, but {reason}")
     return None

@@ -1,6 +1,10 @@
 """The fused path gives what the reference gives in float64, and is taken where it should be."""
 
 import itertools
+import math
+import os
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -14,6 +18,7 @@ from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, Stage, refe
 
 numba = pytest.importorskip("numba")
 from gomhc.fused import lanes  # noqa: E402
+from gomhc.fused.caching import cached  # noqa: E402
 from gomhc.fused.ops import mix, mix_backward  # noqa: E402
 
 CASES = {
@@ -286,6 +291,32 @@ def test_without_a_compiler_pytorch_does_it(monkeypatch):
     assert "cpu: reference (numba is not installed: install it)" in backend_report()
     with pytest.raises(RuntimeError, match="numba is not installed"):
         make_mixer("go-mhc", 4, backend="fused")(theta)
+
+
+def test_a_compiler_that_cannot_be_imported_is_none(tmp_path):
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs an older NumPy')")
+    code = "import gomhc, torch; print(gomhc.make_mixer('mhc', 4)(torch.zeros(999, 16))[0, 0, 0])"
+    code += "; print(gomhc.backend_report())"
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert answer.startswith("tensor(0.2500)")
+    assert "cpu: reference (numba cannot be imported: Numba needs an older NumPy)" in answer
+
+
+def test_a_cache_that_has_no_place_is_done_without(monkeypatch):
+    def nowhere(**options):
+        if options.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return numba_njit(**options)
+
+    numba_njit = numba.njit
+    monkeypatch.setattr(numba, "njit", nowhere)
+    assert cached(error_model="numpy")(lambda x: 1 / x)(0.0) == math.inf
 
 
 def test_the_report_names_the_path():

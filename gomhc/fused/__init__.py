@@ -10,6 +10,7 @@ Note [Choice]
     would stop it: with backend "reference" there are no such limits.
 """
 
+import importlib
 import importlib.util
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -59,6 +60,18 @@ def _found() -> dict[str, tuple[bool, str]]:
 COMPILERS = _found()  # looked up once, so that torch.compile can follow `choose`
 
 
+def compiler(device: str) -> tuple[bool, str]:
+    """Whether the compiler for a type of device can be used, and its name or what is wrong."""
+    there, name = COMPILERS.get(device, (False, f"there are no kernels for {device}"))
+    if there and not torch.compiler.is_compiling():
+        # Only now, as loading takes a while. It may not go with the other packages here.
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            there, name = COMPILERS[device] = False, f"{name} cannot be imported: {error}"
+    return there, name
+
+
 def _transformed() -> bool:
     """Whether derivatives are asked for in a way that the operators do not have."""
     if torch.compiler.is_compiling():
@@ -90,7 +103,6 @@ def choose(
     """
     if backend == "reference":
         return Choice("reference", "as asked for")
-    there, name = COMPILERS.get(device, (False, f"there are no kernels for {device}"))
     order, permutations = 0, 0
     for stage in stages or ():
         order = max(order, stage.size * (stage.option if stage.kind == CAYLEY else 1))
@@ -106,14 +118,14 @@ def choose(
         why = f"a matrix of order {order} is larger than {LARGEST_ORDER}"
     elif permutations > MOST_PERMUTATIONS:
         why = f"{permutations} permutations are more than {MOST_PERMUTATIONS}"
-    elif not there:
-        why = name
     elif _transformed():
         why = "forward-mode derivatives and torch.func go through PyTorch"
     elif backend == "auto" and tokens < FEWEST_TOKENS:
         why = f"{tokens} tokens are fewer than {FEWEST_TOKENS}"
     else:
-        return Choice("fused", name)
+        there, why = compiler(device)
+        if there:
+            return Choice("fused", why)
     if backend == "fused":
         raise RuntimeError(f"expected a case that the fused path can run: {why}")
     return Choice("reference", why)

@@ -20,11 +20,11 @@ Note [Precision]
 
 import functools
 import itertools
-import math
 from typing import Any, NamedTuple
 
 import numba
 
+from gomhc.fused.caching import cached
 from gomhc.fused.lanes import (
     WIDTH,
     exceeds,
@@ -36,13 +36,13 @@ from gomhc.fused.lanes import (
     store,
     write,
 )
-from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
+from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage, order_of
 
 LARGEST_ANGLE = 1e3  # |θ| up to which elimination without pivoting is exact enough
 LARGEST_SPREAD = 600.0  # of logits: their exponentials fit into a float64
 LARGEST_LOGIT = 1e30  # rounding of a logit beyond is larger than any spread
 _options: dict[str, Any] = {"error_model": "numpy", "nogil": True}
-_called: Any = numba.njit(**_options, cache=True)  # from Python
+_called: Any = cached(**_options)  # from Python
 # From compiled code alone: without a way in from Python it is made faster.
 _compiled: Any = numba.njit(**_options | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
@@ -79,17 +79,19 @@ def families(stages: tuple[Stage, ...]) -> tuple[bool | None, ...]:
     return tuple(there or None for there in [*needed, len(stages) > 1])
 
 
-@_compiled
 def _padded(n):
     return (n + 3) // 4 * 4
+
+
+_padded_order = _compiled(_padded)
 
 
 @functools.lru_cache(maxsize=64)
 def room(stages: tuple[Stage, ...]) -> Room:
     """The `Room` that stages need."""
     many, g = len(stages), sum(stage.num_parameters for stage in stages)
-    d = math.prod(stage.size for stage in stages)
-    orders = [(s.size * s.option + 3) // 4 * 4 if s.kind == CAYLEY else s.size for s in stages]
+    d = order_of(stages)
+    orders = [_padded(s.size * s.option) if s.kind == CAYLEY else s.size for s in stages]
     order = max(4, *orders)
     weights = max(s.num_parameters if s.kind == PERMUTATIONS else 0 for s in stages)
     steps = max(s.option if s.kind == SINKHORN else 0 for s in stages)
@@ -222,7 +224,7 @@ def _invert(w, M, m, columns, rows, pivot):
 def _cayley(w, x, d, s, K, B, columns, rows, pivot):
     """B = Φ(2K − I) with K = (I + A)⁻¹; (2K − δ)² = 4(K² − δK) + δ."""
     n = d * s
-    m = _padded(n)
+    m = _padded_order(n)
     for i in range(m):
         store(w, K + i * m + i, fill(1.0))
         for j in range(i + 1, m):
@@ -250,7 +252,7 @@ def _cayley(w, x, d, s, K, B, columns, rows, pivot):
 def _cayley_backward(w, G, d, s, K, left, right, gradient):
     """(dL/dA)ᵀ = −½ (I + Q) G_Qᵀ (I + Q) = −2 K G_Qᵀ K, of which θ sees the skew part."""
     n = d * s
-    m = _padded(n)
+    m = _padded_order(n)
     if n < m:
         _clear(w, right, m * m)
     for i in range(d):
@@ -307,6 +309,29 @@ def _permutations_backward(w, G, count, d, images, f, weights, gradient):
 
 
 @_compiled
+def _scale(w, kernel, d, step, other_step, own, other):
+    """Half a step of Sinkhorn: the scalings of rows (step d) or columns (step 1) to sums of one."""
+    for a in range(d):
+        total = fill(0.0)
+        for b in range(d):
+            total = total + load(w, kernel + a * step + b * other_step) * load(w, other + b)
+        store(w, own + a, 1.0 / total)
+
+
+@_compiled
+def _scale_backward(w, kernel, d, step, other_step, own, other, by_own, by_other, change):
+    """From the derivative by `own`, which is set to zero, to those by `other` and the kernel."""
+    for a in range(d):
+        scale = load(w, own + a)
+        back = load(w, by_own + a) * scale * scale
+        for b in range(d):
+            place = a * step + b * other_step
+            store(w, change + place, load(w, change + place) - back * load(w, other + b))
+            store(w, by_other + b, load(w, by_other + b) - back * load(w, kernel + place))
+    _clear(w, by_own, d)
+
+
+@_compiled
 def _sinkhorn(w, x, d, iterations, kernel, u, v, B):
     """B = diag(u) K diag(v): columns first, rows last, with every scaling kept."""
     # A column's scale is absorbed by v; a row's is not, as the truncated iteration starts at u = 1.
@@ -318,17 +343,9 @@ def _sinkhorn(w, x, d, iterations, kernel, u, v, B):
             store(w, kernel + i * d + j, exponential(load(w, x + i * d + j) - largest))
         store(w, u + j, fill(1.0))
     for _ in range(iterations):
-        for j in range(d):
-            total = fill(0.0)
-            for i in range(d):
-                total = total + load(w, kernel + i * d + j) * load(w, u + i)
-            store(w, v + j, 1.0 / total)
+        _scale(w, kernel, d, 1, d, v, u)
         u += d
-        for i in range(d):
-            total = fill(0.0)
-            for j in range(d):
-                total = total + load(w, kernel + i * d + j) * load(w, v + j)
-            store(w, u + i, 1.0 / total)
+        _scale(w, kernel, d, d, 1, u, v)
         v += d
     for i in range(d):
         for j in range(d):
@@ -352,24 +369,10 @@ def _sinkhorn_backward(w, G, d, iterations, kernel, u, v, du, dv, change, gradie
             store(w, change + place, slope * row * column)
         store(w, du + i, by_row)
     for _ in range(iterations):
-        for i in range(d):
-            scale = load(w, u + i)
-            by_row = load(w, du + i) * scale * scale
-            for j in range(d):
-                place = i * d + j
-                store(w, change + place, load(w, change + place) - by_row * load(w, v + j))
-                store(w, dv + j, load(w, dv + j) - by_row * load(w, kernel + place))
+        _scale_backward(w, kernel, d, d, 1, u, v, du, dv, change)
         u -= d
-        _clear(w, du, d)
-        for j in range(d):
-            scale = load(w, v + j)
-            by_column = load(w, dv + j) * scale * scale
-            for i in range(d):
-                place = i * d + j
-                store(w, change + place, load(w, change + place) - by_column * load(w, u + i))
-                store(w, du + i, load(w, du + i) - by_column * load(w, kernel + place))
+        _scale_backward(w, kernel, d, 1, d, v, u, dv, du, change)
         v -= d
-        _clear(w, dv, d)
     # The subtracted maxima change no B, so they have no part in its derivative.
     for k in range(d * d):
         store(w, gradient + k, load(w, change + k) * load(w, kernel + k))

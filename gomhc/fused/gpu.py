@@ -8,14 +8,13 @@ Note [Padding]
 
 Note [Precision on a GPU]
     What comes in and goes out is float32 or narrower, and everything in between float64, as on a
-    CPU. A token with |θ| above `LARGEST_ANGLE`, logits further apart than `LARGEST_SPREAD`, or θ
-    not finite gives NaN: to look for such tokens and take another path would stop the GPU.
+    CPU. (bfloat16 becomes float64 by way of float32, which Triton's interpreter needs.) A token
+    with |θ| above `LARGEST_ANGLE`, logits further apart than `LARGEST_SPREAD`, or θ not finite
+    gives NaN: to look for such tokens and take another path would stop the GPU.
 """
 
-# ruff: noqa: E501 -- signatures of kernels are on one line each
 import functools
 from collections.abc import Sequence
-from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -27,7 +26,6 @@ from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage, images
 
 LARGEST_ANGLE = tl.constexpr(1e4)
 LARGEST_SPREAD = tl.constexpr(600.0)
-# float64 and bfloat16 become each other by way of float32, which Triton's interpreter needs.
 NUMBERS = 1024  # of the matrices of one program, for its four warps
 
 
@@ -44,6 +42,13 @@ def _square(token, there, d: tl.constexpr, D: tl.constexpr):
     i, j = tl.arange(0, D)[:, None], tl.arange(0, D)[None, :]
     offsets = token[:, None, None] * (d * d) + (i * d + j)[None, :, :]
     return offsets, there[:, None, None] & ((i < d) & (j < d))[None, :, :]
+
+
+@triton.jit
+def _load_square(source, token, there, d: tl.constexpr, D: tl.constexpr):
+    """Such entries, zero where there are none, with their offsets and which there are."""
+    offsets, mask = _square(token, there, d, D)
+    return tl.load(source + offsets, mask=mask, other=0.0), offsets, mask
 
 
 @triton.jit
@@ -232,7 +237,7 @@ def _permutations_backward(
 
 @triton.jit
 def _exponentials(theta, row, token, there, d: tl.constexpr, D: tl.constexpr):
-    """(tokens, D, D): exp of logits less the largest of a column; NaN where they are too far apart."""
+    """(tokens, D, D): exp of logits less the largest of a column; NaN where too far apart."""
     i, j = tl.arange(0, D)[:, None], tl.arange(0, D)[None, :]
     real = ((i < d) & (j < d))[None, :, :]
     pointers = theta + token[:, None, None] * row + (i * d + j)[None, :, :]
@@ -304,8 +309,8 @@ def _sinkhorn_backward(
         tl.store(saved + step * 2 * D + D, v, mask=known)
         u = _rows(kernel, v, d, D)
     tl.debug_barrier()  # another thread may read what this one wrote
-    offsets, mask = _square(token, there, d, D)
-    G = tl.load(slope + offsets, mask=mask, other=0.0).to(tl.float64)
+    G, offsets, mask = _load_square(slope, token, there, d, D)
+    G = G.to(tl.float64)
     by_row = tl.sum(G * kernel * v[:, None, :], 2)
     by_column = tl.sum(G * kernel * u[:, :, None], 1)
     change = G * u[:, :, None] * v[:, None, :]
@@ -327,7 +332,7 @@ def _sinkhorn_backward(
 
 @triton.jit
 def _five(token, there, m: tl.constexpr, M: tl.constexpr, k: tl.constexpr, K: tl.constexpr):
-    """Offsets of V ⊗ U, (tokens, mk, mk), as (T, M, K, M, K), and which of its entries there are."""
+    """Offsets of V ⊗ U, (tokens, mk, mk), as (T, M, K, M, K), and which entries there are."""
     a, i = tl.arange(0, M)[:, None, None, None], tl.arange(0, K)[None, :, None, None]
     b, j = tl.arange(0, M)[None, None, :, None], tl.arange(0, K)[None, None, None, :]
     place = (a * k + i) * (m * k) + b * k + j
@@ -352,10 +357,8 @@ def _kronecker_forward(
     T: tl.constexpr,
 ):
     token, there = _tokens(tokens, T)
-    offsets, mask = _square(token, there, m, M)
-    outer = tl.load(V + offsets, mask=mask, other=0.0)
-    offsets, mask = _square(token, there, k, K)
-    inner = tl.load(U + offsets, mask=mask, other=0.0)
+    outer, offsets, mask = _load_square(V, token, there, m, M)
+    inner, offsets, mask = _load_square(U, token, there, k, K)
     product = outer[:, :, None, :, None] * inner[:, None, :, None, :]
     offsets, mask = _five(token, there, m, M, k, K)
     tl.store(out + offsets, product, mask=mask)
@@ -376,10 +379,8 @@ def _kronecker_backward(
     T: tl.constexpr,
 ):
     token, there = _tokens(tokens, T)
-    outers, outer_mask = _square(token, there, m, M)
-    outer = tl.load(V + outers, mask=outer_mask, other=0.0)
-    inners, inner_mask = _square(token, there, k, K)
-    inner = tl.load(U + inners, mask=inner_mask, other=0.0)
+    outer, outers, outer_mask = _load_square(V, token, there, m, M)
+    inner, inners, inner_mask = _load_square(U, token, there, k, K)
     offsets, mask = _five(token, there, m, M, k, K)
     G = tl.load(slope + offsets, mask=mask, other=0.0)
     tl.store(dV + outers, tl.sum(tl.sum(G * inner[:, None, :, None, :], 4), 2), mask=outer_mask)
@@ -399,7 +400,7 @@ def _images(d: int, device: torch.device) -> Tensor:
 
 
 def _run(stage: Stage, theta: Tensor, slope: Tensor | None, out: Tensor) -> None:
-    """A stage's matrices, or with the derivative by them that by θ: parts of rows of larger arrays."""
+    """A stage's matrices, or with the derivative by them that by θ; parts of larger arrays."""
     tokens, d = len(theta), stage.size
     D = triton.next_power_of_2(d)
     back = slope is not None
@@ -428,29 +429,34 @@ def _run(stage: Stage, theta: Tensor, slope: Tensor | None, out: Tensor) -> None
         out.copy_(result.unflatten(1, out.shape[1:]))
 
 
+def _parts(theta: Tensor, stages: Sequence[Stage]) -> tuple[Tensor, ...]:
+    """The generators of every stage, as views."""
+    return theta.split([stage.num_parameters for stage in stages], 1)
+
+
 def _factors(theta: Tensor, stages: Sequence[Stage]) -> tuple[list[Tensor], list[Tensor]]:
     """The matrix of every stage, and the Kronecker products of the first of them."""
     each: list[Tensor] = []
     products: list[Tensor] = []
-    bounds = [0, *accumulate(stage.num_parameters for stage in stages)]
-    for stage, (begin, end) in zip(stages, pairwise(bounds), strict=True):
+    for stage, part in zip(stages, _parts(theta, stages), strict=True):
         out = theta.new_empty(len(theta), stage.size, stage.size, dtype=torch.float32)
-        _run(stage, theta[:, begin:end], None, out)
+        _run(stage, part, None, out)
         each.append(out)
         products.append(_kronecker(products[-1], out) if products else out)
     return each, products
 
 
-def _sizes(V: Tensor, U: Tensor) -> dict[str, int]:
-    m, k = V.shape[-1], U.shape[-1]
-    return {"m": m, "M": triton.next_power_of_2(m), "k": k, "K": triton.next_power_of_2(k)}
+def _launch_product(kernel: Any, V: Tensor, U: Tensor, *others: Tensor) -> None:
+    """Run a kernel on Kronecker products V ⊗ U."""
+    tokens, m, k = len(V), V.shape[-1], U.shape[-1]
+    M, K = triton.next_power_of_2(m), triton.next_power_of_2(k)
+    _launch(kernel, tokens, (M * K) ** 2, V, U, *others, tokens, m=m, M=M, k=k, K=K)
 
 
 def _kronecker(V: Tensor, U: Tensor) -> Tensor:
-    sizes = _sizes(V, U)
-    out = V.new_empty(len(V), sizes["m"] * sizes["k"], sizes["m"] * sizes["k"])
-    numbers = (sizes["M"] * sizes["K"]) ** 2
-    _launch(_kronecker_forward, len(V), numbers, V, U, out, len(V), **sizes)
+    order = V.shape[-1] * U.shape[-1]
+    out = V.new_empty(len(V), order, order)
+    _launch_product(_kronecker_forward, V, U, out)
     return out
 
 
@@ -464,17 +470,13 @@ def mix_backward(slope: Tensor, theta: Tensor, stages: Sequence[Stage]) -> Tenso
     theta, slope = theta.contiguous(), slope.contiguous()
     out = torch.empty_like(theta)
     each, products = _factors(theta, stages) if len(stages) > 1 else ([], [])
-    end = theta.shape[1]
+    angles, gradients = _parts(theta, stages), _parts(out, stages)
     for f in range(len(stages) - 1, -1, -1):
-        begin = end - stages[f].num_parameters
-        part, own = slope, slope
+        rest, own = slope, slope
         if f > 0:
             V, U = products[f - 1], each[f]
-            part, own = torch.empty_like(V), torch.empty_like(U)
-            sizes = _sizes(V, U)
-            numbers = (sizes["M"] * sizes["K"]) ** 2
-            arguments = V, U, slope, part, own, len(V)
-            _launch(_kronecker_backward, len(V), numbers, *arguments, **sizes)
-        _run(stages[f], theta[:, begin:end], own, out[:, begin:end])
-        slope, end = part, begin
+            rest, own = torch.empty_like(V), torch.empty_like(U)
+            _launch_product(_kronecker_backward, V, U, slope, rest, own)
+        _run(stages[f], angles[f], own, gradients[f])
+        slope = rest
     return out

@@ -7,14 +7,13 @@ structure to offer. `torch.compile` keeps it as it is, without a graph break.
 import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from math import prod
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gomhc.fused.stages import Stage, reference, tables
+from gomhc.fused.stages import Stage, order_of, reference, tables
 
 SHARE = 1024  # tokens that are worth a thread
 
@@ -59,7 +58,7 @@ def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> T
 @torch.library.custom_op("gomhc::mix", mutates_args=(), device_types="cpu")
 def mix(theta: Tensor, stages: Sequence[int]) -> Tensor:
     """(tokens, g) generators to (tokens, d, d) matrices."""
-    d = prod(stage.size for stage in stages_of(stages))
+    d = order_of(stages_of(stages))
     theta = theta.detach().float()
     out = theta.new_empty(len(theta), d, d)
     hard = _on_cpu(theta, theta.new_empty(0, d, d), stages, out)
@@ -105,7 +104,7 @@ def _(slope: Tensor, theta: Tensor, stages: Sequence[int]) -> Tensor:
 
 @mix.register_fake
 def _(theta: Tensor, stages: Sequence[int]) -> Tensor:
-    d = prod(stage.size for stage in stages_of(stages))
+    d = order_of(stages_of(stages))
     return theta.new_empty(theta.shape[0], d, d, dtype=torch.float32)
 
 
@@ -144,14 +143,12 @@ mix_backward.register_autograd(_twice, setup_context=_keep)
 def _batched(info: Any, in_dims: tuple[Any, ...], *arguments: Any) -> tuple[Tensor, int]:
     """vmap: more tokens."""
     *tensors, flat = arguments
-    moved = [
-        (x.movedim(dim, 0) if dim is not None else x.expand(info.batch_size, *x.shape)).flatten(
-            0, 1
-        )
-        for x, dim in zip(tensors, in_dims[:-1], strict=True)
-    ]
+    rows = []
+    for x, dim in zip(tensors, in_dims[:-1], strict=True):
+        each = x.expand(info.batch_size, *x.shape) if dim is None else x.movedim(dim, 0)
+        rows.append(each.flatten(0, 1))
     operator = mix if len(tensors) == 1 else mix_backward
-    return operator(*moved, flat).unflatten(0, (info.batch_size, -1)), 0
+    return operator(*rows, flat).unflatten(0, (info.batch_size, -1)), 0
 
 
 torch.library.register_vmap("gomhc::mix", _batched)

@@ -47,6 +47,11 @@ class Stage(NamedTuple):
         return self.size**2
 
 
+def order_of(stages: Sequence[Stage]) -> int:
+    """Order d of the Kronecker product of all stages."""
+    return math.prod(stage.size for stage in stages)
+
+
 class Tables(NamedTuple):
     """Stages as arrays, for compiled code."""
 

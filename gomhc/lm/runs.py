@@ -158,13 +158,14 @@ def _curves(seen: Progress) -> dict[str, Any]:
 
 def _todo(jobs: Sequence[Job], folder: Path) -> Iterator[Job]:
     """Those without a record that the code of now has made."""
+    modules = records.closure(MODULE)
     for job in jobs:
         try:
             record = records.load(records.file_of(job.name, folder))
         except (FileNotFoundError, records.RecordError):
             yield job
         else:
-            if record.config != job.config or not records.made_by(record, MODULE):
+            if record.config != job.config or not records.made_by(record, modules):
                 yield job
 
 

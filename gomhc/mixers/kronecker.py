@@ -35,7 +35,6 @@ class Kronecker(Mixer):
         )
         self.exact = all(factor.exact for factor in factors)
         self._factors = nn.ModuleList(factors)
-        self._sizes = [factor.num_parameters for factor in factors]
 
     @property
     def factors(self) -> list[Mixer]:
@@ -43,7 +42,7 @@ class Kronecker(Mixer):
         return [factor for factor in self._factors if isinstance(factor, Mixer)]
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:
-        parts = theta.split(self._sizes, -1)
+        parts = theta.split([factor.num_parameters for factor in self.factors], -1)
         mixed = [factor.mix(part) for factor, part in zip(self.factors, parts, strict=True)]
         return kronecker(mixed)
 

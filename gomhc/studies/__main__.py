@@ -30,7 +30,7 @@ def state(unit: Unit, folder: Path) -> str:
     asked = {"name": unit.name, "config": unit.config, "seeds": tuple(unit.seeds)}
     there = {"name": record.name, "config": record.config, "seeds": record.provenance.seeds}
     changes = [key for key, value in asked.items() if there[key] != value]
-    if not records.made_by(record, unit.run.__module__):
+    if not records.made_by(record, records.closure(unit.run.__module__)):
         changes.append("code")
     return f"stale ({', '.join(changes)})" if changes else "current"
 
