@@ -15,8 +15,9 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 
 from browser.conftest import HTML
 
-PAGES = sorted(str(path.relative_to(HTML)) for path in HTML.rglob("*.html") if path.is_file())
-PAGES = [page for page in PAGES if not page.startswith("_")]
+FILES = sorted(path for path in HTML.rglob("*.html") if "_static" not in path.parts)
+# The first page only leads on to book/index.html.
+PAGES = [str(path.relative_to(HTML)) for path in FILES if path != HTML / "index.html"]
 SESSIONS = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 390)]
 AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
 GRAVE = {"serious", "critical"}
