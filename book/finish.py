@@ -11,8 +11,8 @@ from pathlib import Path
 
 THEBE = re.compile(
     r"[ \t]*<script[^>]*>const THEBE_JS_URL[^<]*</script>\n?"
-    r'|[ \t]*<script[^>]*sphinx-thebe\.js[^>]*></script>\n?'
-    r'|[ \t]*<link[^>]*sphinx-thebe\.css[^>]*/>\n?'
+    r"|[ \t]*<script[^>]*sphinx-thebe\.js[^>]*></script>\n?"
+    r"|[ \t]*<link[^>]*sphinx-thebe\.css[^>]*/>\n?"
 )
 # Of MathJax a page loads tex-chtml.js, and from there fonts, the menu and its accessible tree.
 UNUSED = [

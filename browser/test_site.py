@@ -1,4 +1,4 @@
-"""The built book as its readers meet it: every page in a real browser, at two widths, light and dark.
+"""The built book as its readers meet it: every page in a real browser, two widths, light and dark.
 
 Run after `make book`, by `make browser`.
 """
