@@ -71,7 +71,8 @@ def _template(output: nbformat.NotebookNode, cell: nbformat.NotebookNode) -> str
     if not figure:
         raise ValueError(f"expected a figure name in the metadata of cell {cell.id}, got none")
     del output.data["text/html"]
-    return f'<template data-knob-for="{html.escape(figure)}">{found[0]}</template>'
+    # Markdown leaves a block alone that begins with a div, not one that begins with a template.
+    return f'<div><template data-knob-for="{html.escape(figure)}">{found[0]}</template></div>'
 
 
 def _how(run: dict[str, Any], name: str, revision: str, times: dict[str, Any]) -> str:
