@@ -14,7 +14,7 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test records gpu-records bench bench-fits lint format lock clean
+.PHONY: help book serve test browser records gpu-records bench bench-fits lint format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -29,6 +29,9 @@ serve:  ## show the built book on localhost (PORT=8000)
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+browser: $(STAMP)  ## test the built book in Debian's Chromium (BROWSER_ARGS=…)
+	$(BIN)/python -m pytest browser $(BROWSER_ARGS)
 
 # Threads cost more than they gain on batches of small matrices.
 records: export OMP_NUM_THREADS ?= 1
@@ -61,7 +64,7 @@ lock:  ## resolve pyproject.toml anew into requirements.lock
 	$(PYTHON) -m venv "$$tmp/venv"; pip="$$tmp/venv/bin/python -m pip"; \
 	echo "torch==$(TORCH)" > "$$tmp/constraints"; \
 	$$pip install --quiet -c "$$tmp/constraints" torch; \
-	$$pip install --quiet -c "$$tmp/constraints" -e '.[book,lm,test,dev]'; \
+	$$pip install --quiet -c "$$tmp/constraints" -e '.[book,browser,lm,test,dev]'; \
 	$$pip freeze --all --exclude-editable | sed -E 's/\+.*//' | tr 'A-Z_' 'a-z-' \
 		| grep -vE '^(pip|wheel)==' | LC_ALL=C sort > requirements.lock.tmp; \
 	mv requirements.lock.tmp requirements.lock; wc -l requirements.lock

@@ -13,9 +13,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+import nbformat
 from sphinx_external_toc.parsing import parse_toc_yaml
 
+from book.dress import commit, dress
 from book.execute import NotebookError, digest, execute, files_under
+from book.finish import finish
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smoke", "book", "full")
@@ -73,8 +76,13 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, source)
     (source / "notebooks").mkdir()
+    revision = commit(root)
     for name in runs:
-        shutil.copy(executed / f"{name}.ipynb", source / "notebooks")
+        notebook = nbformat.read(executed / f"{name}.ipynb", as_version=4)
+        dressed = dress(notebook, name, revision)
+        nbformat.write(dressed, source / "notebooks" / f"{name}.ipynb")
+    if (script := root / "gomhc" / "figures" / "knob.js").exists():
+        shutil.copy(script, source / "book" / "static")
     (source / "book" / "execution.md").write_text(execution_page(runs), encoding="utf-8")
     if VERDICTS in (source / "book" / "index.md").read_text(encoding="utf-8"):
         (source / "book" / VERDICTS).write_text(verdicts_table(), encoding="utf-8")
@@ -104,6 +112,7 @@ def render(root: Path, source: Path) -> bool:
         raise RenderError("expected a render without warnings, got those above")
 
     fresh = output / "_build" / "html"
+    finish(fresh)
     (fresh / RENDERED_FROM).write_text(inputs)
     if html.exists():
         html.rename(old)

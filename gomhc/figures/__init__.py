@@ -3,16 +3,18 @@
 Every function returns a closed figure, so that a notebook cell which ends with it shows it once.
 """
 
+from gomhc.figures.interactive import knob
 from gomhc.figures.polytope import circulant_slice, coverage, edge_lattice, landing
 from gomhc.figures.stream_mixing import (
     against_published,
     loss_curves,
+    steps_at_rate,
     steps_to_floor,
     tuning,
     variants,
 )
 from gomhc.figures.streams import mixing_matrices, streams_diagram
-from gomhc.figures.style import COLORS, bands, color, slider, use_style
+from gomhc.figures.style import COLORS, bands, color, use_style
 
 __all__ = [
     "COLORS",
@@ -22,10 +24,11 @@ __all__ = [
     "color",
     "coverage",
     "edge_lattice",
+    "knob",
     "landing",
     "loss_curves",
     "mixing_matrices",
-    "slider",
+    "steps_at_rate",
     "steps_to_floor",
     "streams_diagram",
     "tuning",

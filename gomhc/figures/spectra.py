@@ -67,7 +67,9 @@ def regions(d: int) -> Figure:
     return fig
 
 
-def spectra_panels(histograms: Mapping[str, ArrayLike], d: int, columns: int = 3) -> Figure:
+def spectra_panels(
+    histograms: Mapping[str, ArrayLike], d: int, columns: int = 3, most: float | None = None
+) -> Figure:
     """Eigenvalues counted on the grid, one panel a mixer, with both regions' outlines.
 
     Args:
@@ -75,11 +77,12 @@ def spectra_panels(histograms: Mapping[str, ArrayLike], d: int, columns: int = 3
             first; they are mirrored. White: none.
         d: order of the matrices.
         columns: panels a row.
+        most: count at the end of the scale; the largest one if not given.
     """
     columns = min(columns, len(histograms))
     rows = -(-len(histograms) // columns)
     panels = {title: np.asarray(counts, dtype=float) for title, counts in histograms.items()}
-    most = max(2.0, *(counts.max() for counts in panels.values()))
+    most = most or max(2.0, *(counts.max() for counts in panels.values()))
     fig, axes = plt.subplots(
         rows,
         columns,

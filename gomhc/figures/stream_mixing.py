@@ -164,6 +164,46 @@ def steps_to_floor(table: Mapping[str, Mapping[str, Mapping[str, Any]]], limit: 
     return fig
 
 
+def steps_at_rate(
+    table: Mapping[str, Mapping[str, Mapping[str, Any]]], rate: str, limit: int
+) -> Figure:
+    """Steps that each method needs at one learning rate, over the range of all the others'.
+
+    Args:
+        table: family -> label -> a mapping with `tuning`: learning rate (as text) -> steps or None.
+        rate: the learning rate, as `tuning` has it.
+        limit: steps that were allowed; what never got there is drawn above it.
+    """
+    fig, axes = plt.subplots(
+        1, len(table), figsize=(2.4 * len(table) + 1.3, 3.9), sharey=True, sharex=True
+    )
+    labels = list(dict.fromkeys(label for rows in table.values() for label in rows))
+    beyond = 2.2 * limit
+    for ax, (family, rows) in zip(np.atleast_1d(axes), table.items(), strict=True):
+        for place, label in enumerate(labels):
+            if label not in rows:
+                continue
+            there = [steps for steps in rows[label]["tuning"].values() if steps is not None]
+            if there:
+                ax.plot([place] * 2, [min(there), max(there)], color="#d9d9d9", linewidth=7)
+            steps = rows[label]["tuning"][rate]
+            look = {"color": color(label), "markersize": 8}
+            if steps is None:
+                ax.plot(place, beyond, "o", markerfacecolor="none", **look)
+            else:
+                ax.plot(place, steps, "o", **look)
+        ax.axhline(limit, color="#444444", linewidth=1, linestyle=":")
+        ax.set(yscale="log", title=family, xlim=(-0.6, len(labels) - 0.4))
+        ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=9)
+    first = np.atleast_1d(axes)[0]
+    every = [k for rows in table.values() for row in rows.values() for k in row["tuning"].values()]
+    lowest = min((k for k in every if k is not None), default=1)
+    first.set(ylim=(0.6 * lowest, 3.2 * limit), ylabel="steps to 1.05 × floor")
+    first.text(-0.45, beyond * 1.12, NEVER, fontsize=9, va="bottom")
+    plt.close(fig)
+    return fig
+
+
 def tuning(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
     """Steps to the floor against the learning rate, one panel a family of targets.
 

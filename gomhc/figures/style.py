@@ -5,10 +5,6 @@ can tell apart; where a line needs more than its colour it also has its own dash
 background is white in light and dark pages alike.
 """
 
-import base64
-import html
-import io
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 
@@ -128,39 +124,3 @@ def bands(
     )
     plt.close(fig)
     return fig
-
-
-def slider(frames: Mapping[str, Figure], label: str, alt: str) -> str:
-    """HTML with one figure at a time and a range input to choose it; no library, works offline.
-
-    Without JavaScript every frame is shown, one below the other.
-
-    Args:
-        frames: what the slider stands at -> figure, in order.
-        label: what the slider changes.
-        alt: text alternative, to which the current position is added.
-    """
-    pictures = []
-    for k, (name, figure) in enumerate(frames.items()):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=150)
-        data = base64.b64encode(buffer.getvalue()).decode()
-        text = html.escape(f"{alt} {label} {name}.", quote=True)
-        hidden = " hidden" if k else ""
-        pictures.append(f'<img alt="{text}" src="data:image/png;base64,{data}"{hidden}>')
-    names = html.escape(json.dumps(list(frames)), quote=True)
-    # An inline handler, not a script: it also runs where a page is put together by innerHTML.
-    show = (
-        "const box = this.closest('.gomhc-slider'), names = JSON.parse(this.dataset.names);"
-        "box.querySelectorAll('img').forEach((p, k) => { p.hidden = k != this.value; });"
-        "box.querySelector('output').textContent = names[this.value];"
-        "this.setAttribute('aria-valuetext', names[this.value]);"
-    )
-    first = html.escape(next(iter(frames)))
-    return (
-        f'<div class="gomhc-slider"><label>{html.escape(label)} <output>{first}</output> '
-        f'<input type="range" min="0" max="{len(frames) - 1}" value="0" data-names="{names}" '
-        f'aria-label="{html.escape(label)}" aria-valuetext="{first}" autocomplete="off" '
-        f'oninput="{show}"></label>{"".join(pictures)}'
-        "<noscript><style>.gomhc-slider img { display: block !important; }</style></noscript></div>"
-    )

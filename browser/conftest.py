@@ -1,0 +1,87 @@
+"""One Chromium, one server and one table of results for all tests of the built book."""
+
+import functools
+import http.server
+import json
+import shutil
+import threading
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+ROOT = Path(__file__).resolve().parents[1]
+HTML = ROOT / "_build" / "html"
+REPORT = ROOT / "_build" / "browser.json"
+# Chromium's own services must not call home: what is counted are requests of the pages.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+RESULTS: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    """Serve without a line on stderr for every request."""
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
+def pytest_sessionstart() -> None:
+    """Say at once what is missing, rather than fail in every test."""
+    if not (HTML / "index.html").exists():
+        pytest.exit(f"expected a built book in {HTML}: run 'make book' first", returncode=2)
+    if shutil.which("chromium") is None:
+        pytest.exit("expected the browser chromium: apt-get install chromium", returncode=2)
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address under which the built book is served."""
+    handler = functools.partial(Quiet, directory=HTML)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+        threading.Thread(target=served.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{served.server_port}/"
+        served.shutdown()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """Debian's Chromium."""
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"), args=FLAGS, headless=True
+        )
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="session")
+def tally() -> dict[str, dict[str, int]]:
+    """Page -> check -> number of findings, over all sessions."""
+    return RESULTS
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Print pages × checks and keep the table as JSON."""
+    if not RESULTS:
+        return
+    checks = list(dict.fromkeys(check for row in RESULTS.values() for check in row))
+    wide = max(map(len, RESULTS))
+    terminalreporter.section("findings: pages × checks, all schemes and widths together")
+    terminalreporter.line(f"{'':{wide}}  " + "  ".join(checks))
+    for page, row in RESULTS.items():
+        cells = "  ".join(f"{row.get(check, '–'):>{len(check)}}" for check in checks)
+        terminalreporter.line(f"{page:{wide}}  {cells}")
+    partial = REPORT.with_suffix(".tmp")
+    partial.write_text(json.dumps(RESULTS, indent=1) + "\n", encoding="utf-8")
+    partial.rename(REPORT)
+    terminalreporter.line(f"{REPORT.relative_to(ROOT)} has the same as JSON")

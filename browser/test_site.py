@@ -1,0 +1,246 @@
+"""The built book as its readers meet it: every page in a real browser, two widths, light and dark.
+
+Run after `make book`, by `make browser`.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urldefrag, urljoin
+
+import axe_playwright_python
+import pytest
+from bs4 import BeautifulSoup
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
+
+from browser.conftest import HTML
+
+FILES = sorted(path for path in HTML.rglob("*.html") if "_static" not in path.parts)
+# The first page only leads on to book/index.html.
+PAGES = [str(path.relative_to(HTML)) for path in FILES if path != HTML / "index.html"]
+SESSIONS = [(scheme, width) for scheme in ("light", "dark") for width in (1280, 390)]
+AXE = Path(axe_playwright_python.__file__).with_name("axe.min.js")
+GRAVE = {"serious", "critical"}
+
+SETTLED = """async () => {
+  if (window.MathJax?.startup) await MathJax.startup.promise;
+  await document.fonts.ready;
+  for (const image of document.images) image.loading = "eager";
+  await Promise.all([...document.images].map(image => image.decode().catch(() => {})));
+}"""
+LOOK = """() => {
+  const images = [...document.images];
+  const broken = images.filter(image => !(image.complete && image.naturalWidth));
+  const named = /\\.(svg|png|webp|jpe?g)$/;
+  const silent = images.filter(image => !image.alt.trim() || named.test(image.alt.trim()));
+  const formulas = document.querySelectorAll(".math").length;
+  const typeset = document.querySelectorAll(".math mjx-container").length;
+  const errors = document.querySelectorAll("mjx-merror, [data-mjx-error]").length;
+  const page = document.documentElement;
+  return {
+    images: broken.map(image => image.src.slice(0, 200)),
+    alt: silent.map(image => image.src.slice(0, 200)),
+    math: formulas > typeset || errors ? [`${typeset} of ${formulas}, ${errors} errors`] : [],
+    scroll: page.scrollWidth > page.clientWidth ? [`${page.scrollWidth} px wide`] : [],
+  };
+}"""
+JUDGE = """async () => {
+  const found = await axe.run(document, {
+    resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
+  });
+  return found.violations.flatMap(({id, impact, nodes}) =>
+    nodes.map(node => [impact, `${id}: ${node.target} ${node.html.slice(0, 120)}`]));
+}"""
+
+
+class Visitor:
+    """Opens pages and takes down what goes wrong while they load."""
+
+    def __init__(self, browser: Browser, base: str, scheme: str, width: int):
+        self.base = base
+        self.context: BrowserContext = browser.new_context(
+            color_scheme=scheme, viewport={"width": width, "height": 900}
+        )
+        self.context.route(lambda url: not url.startswith((base, "data:", "blob:")), self.refuse)
+        self.page: Page = self.context.new_page()
+        self.page.on("console", self.listen)
+        self.page.on("pageerror", lambda error: self.console.append(str(error)))
+        self.console: list[str] = []
+        self.offsite: list[str] = []
+
+    def refuse(self, route: Route) -> None:
+        self.offsite.append(route.request.url)
+        route.abort()
+
+    def listen(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.console.append(message.text)
+
+    def open(self, page: str) -> Page:
+        self.console, self.offsite = [], []
+        self.page.goto(self.base + page)
+        self.page.evaluate(SETTLED)
+        return self.page
+
+
+@pytest.fixture(scope="session", params=SESSIONS, ids=lambda s: f"{s[0]}-{s[1]}")
+def visitor(request, browser, server) -> Iterator[Visitor]:
+    visitor = Visitor(browser, server, *request.param)
+    yield visitor
+    visitor.context.close()
+
+
+@pytest.fixture(scope="session")
+def reader(browser, server) -> Iterator[Visitor]:
+    reader = Visitor(browser, server, "light", 1280)
+    yield reader
+    reader.context.close()
+
+
+@pytest.fixture(scope="session")
+def unzipped(browser) -> Iterator[Visitor]:
+    """A reader of the book's folder, without a server."""
+    unzipped = Visitor(browser, f"{HTML.as_uri()}/", "light", 1280)
+    yield unzipped
+    unzipped.context.close()
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page(visitor, page, tally):
+    opened = visitor.open(page)
+    found = opened.evaluate(LOOK)
+    opened.add_script_tag(path=AXE)
+    axe = opened.evaluate(JUDGE)
+    found |= {"console": visitor.console, "off-site": visitor.offsite}
+    found["axe"] = [what for impact, what in axe if impact in GRAVE]
+    for check, findings in found.items():
+        tally[page][check] += len(findings)
+    assert {check: findings for check, findings in found.items() if findings} == {}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_page_needs_no_server(unzipped, page, tally):
+    found = unzipped.open(page).evaluate(LOOK)
+    findings = [*unzipped.console, *unzipped.offsite, *found["images"], *found["math"]]
+    tally[page]["file://"] += len(findings)
+    assert findings == []
+
+
+# Links, in the files themselves.
+
+
+def soup(page: str) -> BeautifulSoup:
+    return BeautifulSoup((HTML / page).read_text(encoding="utf-8"), "html.parser")
+
+
+@pytest.fixture(scope="session")
+def anchors() -> dict[str, set[str]]:
+    """Page -> every name that a link may end in."""
+    return {
+        page: {tag["id"] for tag in soup(page).find_all(id=True)}
+        | {tag["name"] for tag in soup(page).find_all("a", attrs={"name": True})}
+        for page in PAGES
+    }
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_somewhere(page, anchors, tally):
+    lost = []
+    for tag in soup(page).find_all(["a", "link", "script", "img", "source"]):
+        link = tag.get("href") or tag.get("src") or ""
+        if not link or re.match(r"[a-z][a-z+.-]*:", link) or link in ("#", "#top"):
+            continue
+        place, anchor = urldefrag(urljoin(page, link))
+        place = unquote(place.split("?")[0])
+        if not (HTML / place).exists() or (
+            anchor and place in anchors and unquote(anchor) not in anchors[place]
+        ):
+            lost.append(link)
+    tally[page]["links"] += len(lost)
+    assert lost == []
+
+
+# What readers do.
+
+
+@pytest.mark.parametrize("way", ["reader", "unzipped"])
+def test_search_finds_birkhoff(way, request):
+    visitor = request.getfixturevalue(way)
+    page = visitor.open("search.html")
+    field = page.locator("form.bd-search:visible input[name=q], input#searchbox:visible").first
+    field.fill("Birkhoff")
+    field.press("Enter")
+    results = page.locator("#search-results li a")
+    expect(results.first).to_be_visible()
+    expect(results.filter(has_text="polytope").first).to_be_visible()
+    assert visitor.console == []
+    assert visitor.offsite == []
+
+
+KNOBS = [page for page in PAGES if "data-knob-for" in (HTML / page).read_text(encoding="utf-8")]
+
+
+def test_three_chapters_have_a_knob():
+    assert len(KNOBS) >= 3
+
+
+def frame(knob) -> str:
+    """Source of the one picture that a knob shows."""
+    shown = knob.locator("img:visible")
+    expect(shown).to_have_count(1)
+    return shown.get_attribute("src")
+
+
+@pytest.mark.parametrize("page", KNOBS)
+def test_knobs_turn_by_keyboard(reader, page):
+    opened = reader.open(page)
+    knobs = opened.locator(".knob").all()
+    assert knobs
+    for knob in knobs:
+        before = frame(knob)
+        control = knob.locator("input:checked, input[type=range]").first
+        expect(control).to_have_count(1)
+        control.focus()
+        forward = "ArrowRight"
+        if control.get_attribute("value") == control.get_attribute("max"):
+            forward = "ArrowLeft"
+        opened.keyboard.press(forward)
+        after = frame(knob)
+        assert after != before
+        opened.keyboard.press("ArrowLeft" if forward == "ArrowRight" else "ArrowRight")
+        assert frame(knob) == before
+
+
+@pytest.mark.parametrize("page", KNOBS)
+def test_print_shows_the_static_figure_and_every_detail(reader, page):
+    opened = reader.open(page)
+    opened.emulate_media(media="print")
+    for figure in opened.locator("figure.has-knob").all():
+        expect(figure.locator(".knob")).to_be_hidden()
+        expect(figure.locator("> img, > a > img").first).to_be_visible()
+    expect(opened.locator(".bd-sidebar-primary")).to_be_hidden()
+    opened.emulate_media(media="screen")
+
+
+@pytest.mark.parametrize("page", KNOBS)
+def test_without_javascript_the_static_figure_is_there(browser, server, page):
+    context = browser.new_context(java_script_enabled=False)
+    opened = context.new_page()
+    opened.goto(server + page)
+    for template in opened.locator("template[data-knob-for]").all():
+        figure = opened.locator(f"[id='{template.get_attribute('data-knob-for')}']")
+        expect(figure.locator("img").first).to_be_visible()
+    context.close()
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.startswith("notebooks/")])
+def test_figures_say_how_they_were_made(reader, page):
+    opened = reader.open(page)
+    summaries = opened.locator("details.provenance > summary").all()
+    assert len(summaries) >= 1
+    summaries[0].focus()
+    opened.keyboard.press("Enter")
+    told = opened.locator("details.provenance").first
+    expect(told.locator("dl")).to_be_visible()
+    for word in ("Notebook", "seed", "Commit", "Device", "Time"):
+        expect(told).to_contain_text(word)
