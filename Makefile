@@ -3,6 +3,9 @@
 PYTHON ?= python3
 PROFILE ?= book
 PORT ?= 8000
+# Where the project is published; a book made without it has no button that opens Colab.
+REPOSITORY ?=
+REVISION ?=
 TORCH := 2.13.0
 
 VENV := .venv
@@ -14,14 +17,20 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test records gpu-records bench bench-fits lint format lock clean
+.PHONY: help book colab colab-test serve test records gpu-records bench bench-fits lint format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F': *' '{printf "make %-11s %s\n", $$1, $$2}'
 
 book: $(STAMP)  ## execute the notebooks and render the book (PROFILE=smoke|book|full)
-	$(BIN)/python -m book.build --profile $(PROFILE)
+	$(BIN)/python -m book.build --profile $(PROFILE) $(if $(REPOSITORY),--repository "$(REPOSITORY)")
+
+colab: $(STAMP)  ## write the Colab editions (REPOSITORY=<git url> REVISION=<commit>)
+	$(BIN)/python -m book.colab --repository "$(REPOSITORY)" --revision "$(REVISION)"
+
+colab-test: $(STAMP)  ## run every Colab edition where there is torch but no gomhc (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/test_colab.py
 
 serve:  ## show the built book on localhost (PORT=8000)
 	@test -f _build/html/index.html || { echo "no book in _build/html: run 'make book' first" >&2; exit 1; }

@@ -24,7 +24,8 @@ def checked(url: str) -> str:
         url: As the user gave it.
 
     Returns:
-        The same, without a slash at its end.
+        The same, without a slash at its end, and with a host where it is a file's: pip before 24
+        takes no other.
 
     Raises:
         RepositoryError: If it is no URL in https or file, or carries a name or a password.
@@ -38,7 +39,7 @@ def checked(url: str) -> str:
             "expected the URL of a git repository, https://host/owner/name or file:///path, "
             f"got {url!r}"
         )
-    return url.rstrip("/")
+    return re.sub(r"^file:///", "file://localhost/", url.rstrip("/"))
 
 
 def github(url: str) -> str | None:
