@@ -216,7 +216,8 @@ def write(repository: str, revision: str, folder: Path) -> list[Path]:
         for name in names
     ]
     (draft / "README.md").write_text(
-        f"# Colab editions\n\nMade by `make colab` from commit `{revision}`.\n\n" + "".join(lines),
+        f"# Colab editions\n\nMade by `make colab` from commit `{revision}`.\n\n"
+        + "".join(f"- [{name}]({link})\n" for name, link in links.items()),
         encoding="utf-8",
     )
     shutil.rmtree(folder, ignore_errors=True)

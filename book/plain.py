@@ -1,4 +1,4 @@
-"""MyST into the Markdown that Colab and GitHub show: roles, directives and links within the book."""
+"""MyST into the Markdown that Colab and GitHub show: roles, directives, links within the book."""
 
 import re
 from collections.abc import Callable
@@ -8,7 +8,8 @@ __all__ = ["plain"]
 
 ROLE = re.compile(r"\{(?P<role>[\w:+-]+)\}`(?P<text>[^`<]*?)\s*(?:<(?P<target>[^`>]*)>)?`")
 DIRECTIVE = re.compile(
-    r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w-]+)\}[ ]*(?P<title>.*)\n(?P<body>(?:.*\n)*?)(?P=fence)$",
+    r"^(?P<fence>`{3,}|:{3,})\{(?P<name>[\w-]+)\}[ ]*(?P<title>.*)\n"
+    r"(?P<body>(?:.*\n)*?)(?P=fence)$",
     re.MULTILINE,
 )
 OPTION = re.compile(r"^:[\w-]+:.*\n?", re.MULTILINE)
