@@ -211,10 +211,7 @@ def write(repository: str, revision: str, folder: Path) -> list[Path]:
         for name in names:
             made = edition(Path(source), name, repository, revision)
             nbformat.write(made, draft / "notebooks" / f"{name}.ipynb")
-    lines = [
-        f"- [{name}]({colab_link(repository, name) or f'notebooks/{name}.ipynb'})\n"
-        for name in names
-    ]
+    links = {name: colab_link(repository, name) or f"notebooks/{name}.ipynb" for name in names}
     (draft / "README.md").write_text(
         f"# Colab editions\n\nMade by `make colab` from commit `{revision}`.\n\n"
         + "".join(f"- [{name}]({link})\n" for name, link in links.items()),
