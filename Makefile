@@ -17,7 +17,7 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help book colab colab-test serve test records gpu-records bench bench-fits lint format lock clean
+.PHONY: help book colab colab-test serve test records gpu-records bench bench-fits lint links audit format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -53,11 +53,24 @@ bench: $(STAMP)  ## time the mixers against PyTorch and other packages, side by 
 bench-fits: $(STAMP)  ## time the fits against a plain PyTorch loop, side by side (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks.stream_mixing $(BENCH_ARGS)
 
-lint: $(STAMP)  ## check style, types, and that notebooks are stored without outputs
+lint: $(STAMP)  ## check style, types, workflows, and that notebooks are stored without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(if $(NOTEBOOKS),$(STRIP) --verify $(NOTEBOOKS))
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --pedantic --no-progress --quiet .github
+
+links: $(STAMP)  ## ask every link of the built book whether it is alive (needs a network)
+	@test -d _build/source || { echo "no staged book in _build/source: run 'make book' first" >&2; exit 1; }
+	$(BIN)/jupyter-book build _build/source --builder linkcheck --path-output _build/links
+
+# In an environment of its own: what audits the packages is none of them.
+audit:  ## look the locked packages up among known vulnerabilities (needs a network)
+	$(PYTHON) -m venv _build/audit
+	_build/audit/bin/python -m pip install --quiet pip-audit
+	_build/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 format: $(STAMP)  ## rewrite what lint would complain about, where a tool can
 	$(BIN)/ruff check --fix .
