@@ -6,6 +6,7 @@ PORT ?= 8000
 # Where the project is published; a book made without it has no button that opens Colab.
 REPOSITORY ?=
 REVISION ?=
+
 TORCH := 2.13.0
 
 VENV := .venv
@@ -17,7 +18,7 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help book colab colab-test serve test records gpu-records bench bench-fits lint links audit format lock clean
+.PHONY: help book colab colab-test serve test records gpu-records bench bench-fits compare lint links audit format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -52,6 +53,9 @@ bench: $(STAMP)  ## time the mixers against PyTorch and other packages, side by 
 
 bench-fits: $(STAMP)  ## time the fits against a plain PyTorch loop, side by side (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks.stream_mixing $(BENCH_ARGS)
+
+compare: $(STAMP)  ## show which numbers moved against another run (OTHER=<folder of records>)
+	$(BIN)/python -m book.compare "$(or $(OTHER),$(error expected OTHER=<folder of records>))" $(COMPARE_ARGS)
 
 lint: $(STAMP)  ## check style, types, workflows, and that notebooks are stored without outputs
 	$(BIN)/ruff check .
