@@ -1,8 +1,7 @@
 """Which numbers moved between two runs: ours, as the package ships them, and another's records.
 
-Whoever has run `python -m gomhc.studies --out mine` asks with `make compare OTHER=mine` whether that
-reproduces the book. Results are compared; provenance is not, nor what measures the machine (Note
-[Timings]).
+After `python -m gomhc.studies --out mine`, `make compare OTHER=mine` tells whether that reproduces
+the book. Results are compared; provenance is not, nor what measures the machine (Note [Timings]).
 
 Note [Timings]
     A wall time, a rate and a memory peak belong to a machine, and another machine's are not wrong.
