@@ -28,7 +28,7 @@ HASH_LENGTHS = (40, 64)
 INSTALL = """\
 # Installs gomhc at the commit that this notebook belongs to, where there is none yet. Packages that
 # are here already keep their versions, torch and numpy above all: pip stops before it moves one.
-import importlib.util
+import importlib
 import subprocess
 import sys
 import tempfile
@@ -36,7 +36,12 @@ from pathlib import Path
 
 GOMHC = "gomhc[{extras}] @ git+{repository}@{revision}"
 
-if importlib.util.find_spec("gomhc") is None:
+try:
+    from gomhc import __version__
+except ImportError:
+    __version__ = None
+
+if __version__ is None:
     pip = [sys.executable, "-m", "pip"]
     listed = [*pip, "list", "--format=freeze", "--disable-pip-version-check"]
     installed = subprocess.run(listed, check=True, capture_output=True, text=True).stdout
@@ -48,7 +53,8 @@ if importlib.util.find_spec("gomhc") is None:
         raise RuntimeError(
             "gomhc could not be installed beside the packages that are here: pip says why above"
         )
-    importlib.invalidate_caches()\
+    importlib.invalidate_caches()
+    sys.modules.pop("gomhc", None)  # an empty folder of that name imports, too\
 """
 
 ABOUT = """\
