@@ -3,6 +3,10 @@
 PYTHON ?= python3
 PROFILE ?= book
 PORT ?= 8000
+# Where the project is published; a book made without it has no button that opens Colab.
+REPOSITORY ?=
+REVISION ?=
+
 TORCH := 2.13.0
 
 VENV := .venv
@@ -14,14 +18,23 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help book serve test browser records gpu-records bench bench-fits lint format lock clean
+.PHONY: help book release colab colab-test serve test browser records gpu-records bench bench-fits compare lint links audit format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F': *' '{printf "make %-11s %s\n", $$1, $$2}'
 
 book: $(STAMP)  ## execute the notebooks and render the book (PROFILE=smoke|book|full)
-	$(BIN)/python -m book.build --profile $(PROFILE)
+	$(BIN)/python -m book.build --profile $(PROFILE) $(if $(REPOSITORY),--repository "$(REPOSITORY)")
+
+release: $(STAMP)  ## pack the built book, wheel and source archive, with manifest and checksums
+	$(BIN)/python -m book.release --profile $(PROFILE)
+
+colab: $(STAMP)  ## write the Colab editions (REPOSITORY=<git url> REVISION=<commit>)
+	$(BIN)/python -m book.colab --repository "$(REPOSITORY)" --revision "$(REVISION)"
+
+colab-test: $(STAMP)  ## run every Colab edition where there is torch but no gomhc (minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/test_colab.py
 
 serve:  ## show the built book on localhost (PORT=8000)
 	@test -f _build/html/index.html || { echo "no book in _build/html: run 'make book' first" >&2; exit 1; }
@@ -47,11 +60,27 @@ bench: $(STAMP)  ## time the mixers against PyTorch and other packages, side by 
 bench-fits: $(STAMP)  ## time the fits against a plain PyTorch loop, side by side (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks.stream_mixing $(BENCH_ARGS)
 
-lint: $(STAMP)  ## check style, types, and that notebooks are stored without outputs
+compare: $(STAMP)  ## show which numbers moved against another run (OTHER=<folder of records>)
+	$(BIN)/python -m book.compare "$(or $(OTHER),$(error expected OTHER=<folder of records>))" $(COMPARE_ARGS)
+
+lint: $(STAMP)  ## check style, types, workflows, and that notebooks are stored without outputs
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(if $(NOTEBOOKS),$(STRIP) --verify $(NOTEBOOKS))
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.github-workflows .github/workflows/*.yml
+	$(BIN)/check-jsonschema --quiet --builtin-schema vendor.dependabot .github/dependabot.yml
+	$(BIN)/zizmor --offline --pedantic --no-progress --quiet .github
+
+links: $(STAMP)  ## ask every link of the built book whether it is alive (needs a network)
+	@test -d _build/source || { echo "no staged book in _build/source: run 'make book' first" >&2; exit 1; }
+	$(BIN)/jupyter-book build _build/source --builder linkcheck --path-output _build/links
+
+# In an environment of its own: what audits the packages is none of them.
+audit:  ## look the locked packages up among known vulnerabilities (needs a network)
+	$(PYTHON) -m venv _build/audit
+	_build/audit/bin/python -m pip install --quiet pip-audit
+	_build/audit/bin/pip-audit --requirement requirements.lock --no-deps --disable-pip
 
 format: $(STAMP)  ## rewrite what lint would complain about, where a tool can
 	$(BIN)/ruff check --fix .

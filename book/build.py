@@ -19,6 +19,8 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from book.dress import commit, dress
 from book.execute import NotebookError, digest, execute, files_under
 from book.finish import finish
+from book.launch import add_launch_buttons
+from book.repository import RepositoryError, checked
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smoke", "book", "full")
@@ -121,7 +123,7 @@ def render(root: Path, source: Path) -> bool:
     return True
 
 
-def build(root: Path, profile: str) -> Path:
+def build(root: Path, profile: str, repository: str | None = None) -> Path:
     """Execute, stage and render the book of the project at `root`; return its first page."""
     executed = root / "_build" / "executed" / profile
     parameters = {"profile": profile, "seed": 0, "device": "auto"}
@@ -134,7 +136,10 @@ def build(root: Path, profile: str) -> Path:
         print(f"{time.perf_counter() - clock:.1f} s (its run took {runs[name]['seconds']} s)")
 
     clock = time.perf_counter()
-    fresh = render(root, stage(root, executed, runs))
+    source = stage(root, executed, runs)
+    if repository:
+        add_launch_buttons(source, repository)
+    fresh = render(root, source)
     print(f"render … {time.perf_counter() - clock:.1f} s{'' if fresh else ' (unchanged)'}")
     return root / "_build" / "html" / "index.html"
 
@@ -143,10 +148,12 @@ def main() -> int:
     """Command line; the exit status is 0 only for a whole book."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--profile", choices=PROFILES, default="book", help="size of the runs")
-    profile = parser.parse_args().profile
+    parser.add_argument("--repository", help="URL of the repository with the Colab editions")
+    asked = parser.parse_args()
     try:
-        page = build(ROOT, profile)
-    except (NotebookError, RenderError) as error:
+        repository = checked(asked.repository) if asked.repository else None
+        page = build(ROOT, asked.profile, repository)
+    except (NotebookError, RenderError, RepositoryError) as error:
         print(f"\n{error}\n\nNo book was built; _build/html is as it was.", file=sys.stderr)
         return 1
     print(page.relative_to(ROOT))

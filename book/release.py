@@ -1,0 +1,183 @@
+"""Build what a release holds: the book as a zip, wheel and source archive, manifest, checksums.
+
+Run it after `make book`: `python -m book.release`. Everything goes to `_build/release`, replaced as
+a whole at the very end. The same book gives the same zip, byte by byte; `--check` reads a release
+again and fails on any file that is not what its manifest says.
+"""
+
+import argparse
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import nbformat
+
+from book.build import RENDERED_FROM, notebooks
+from book.execute import digest, files_under
+
+ROOT = Path(__file__).resolve().parents[1]
+MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
+SCHEMA = 1
+EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
+
+
+class ReleaseError(Exception):
+    """A release that cannot be built, or is not what it says; the message says why."""
+
+
+def sha256(path: Path) -> str:
+    """Checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def zip_book(html: Path, target: Path, top: str) -> None:
+    """Pack a folder: names sorted, one time stamp and one mode for all, so that nothing varies."""
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
+        for path in sorted(files_under(html)):
+            name = path.relative_to(html).as_posix()
+            if name != RENDERED_FROM:
+                entry = zipfile.ZipInfo(f"{top}/{name}", EPOCH)
+                entry.compress_type = zipfile.ZIP_DEFLATED
+                entry.external_attr = 0o644 << 16
+                archive.writestr(entry, path.read_bytes())
+
+
+def executed_notebooks(root: Path, profile: str) -> dict[str, dict[str, Any]]:
+    """What the manifest says of each notebook: hashes, parameters, and what its run says of itself.
+
+    Raises:
+        ReleaseError: If a notebook of the book has not been executed, or has changed since.
+    """
+    listed = {}
+    for name in notebooks(root):
+        source = root / "notebooks" / f"{name}.ipynb"
+        path = root / "_build" / "executed" / profile / f"{name}.ipynb"
+        if not path.exists():
+            raise ReleaseError(f"expected {name} executed, found none: run 'make book' first")
+        run = dict(nbformat.read(path, as_version=4).metadata.gomhc)
+        if run["source"] != digest(root, [source]):
+            raise ReleaseError(
+                f"expected {name} as it was executed, it has changed: run 'make book'"
+            )
+        listed[name] = {
+            "source_sha256": sha256(source),
+            "executed_sha256": sha256(path),
+            "run": run,
+        }
+    return listed
+
+
+def manifest(root: Path, profile: str, files: list[Path]) -> dict[str, Any]:
+    """The document that names everything in a release."""
+    git = ["git", "-C", str(root), "rev-parse", "HEAD"]
+    commit = subprocess.run(git, capture_output=True, text=True, check=False)
+    changes = subprocess.run(
+        ["git", "-C", str(root), "status", "--porcelain"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "schema": SCHEMA,
+        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
+        "uncommitted_changes": changes.stdout.strip() != "",
+        "profile": profile,
+        "lock_sha256": sha256(root / "requirements.lock"),
+        "notebooks": executed_notebooks(root, profile),
+        "files": {
+            path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
+        },
+    }
+
+
+def distributions(root: Path, folder: Path) -> None:
+    """Wheel and source archive, from a copy, with the build tools that are installed."""
+    with tempfile.TemporaryDirectory() as scratch:
+        source = Path(scratch, "gomhc")
+        kept = shutil.ignore_patterns("__pycache__", "*.egg-info")
+        shutil.copytree(root / "gomhc", source / "gomhc", ignore=kept)
+        for name in ("pyproject.toml", "README.md", "LICENSE"):
+            shutil.copy(root / name, source)
+        command = [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(folder)]
+        done = subprocess.run([*command, str(source)], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise ReleaseError(f"expected a wheel, build said:\n{done.stdout}{done.stderr}")
+
+
+def release(root: Path, profile: str = "book") -> Path:
+    """Build the release of the project at `root`; return its folder.
+
+    Raises:
+        ReleaseError: If there is no whole book of that profile, or a distribution fails to build.
+    """
+    html = root / "_build" / "html"
+    if not (html / "index.html").exists():
+        raise ReleaseError("expected a book in _build/html, found none: run 'make book' first")
+    target = root / "_build" / "release"
+    draft = target.with_name("release.partial")
+    shutil.rmtree(draft, ignore_errors=True)
+    draft.mkdir(parents=True)
+    executed_notebooks(root, profile)  # fails early
+    zip_book(html, draft / "gomhc-book.zip", "gomhc-book")
+    if (pdf := root / "_build" / "gomhc-book.pdf").exists():
+        shutil.copy(pdf, draft)
+    distributions(root, draft)
+    listed = manifest(root, profile, sorted(draft.iterdir()))
+    (draft / MANIFEST).write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
+    sums = "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(draft.iterdir()))
+    (draft / SUMS).write_text(sums, encoding="utf-8")
+    check(draft)
+    shutil.rmtree(target, ignore_errors=True)
+    draft.rename(target)
+    return target
+
+
+def check(folder: Path) -> None:
+    """Compare every file of a release with its manifest and checksums.
+
+    Raises:
+        ReleaseError: Naming the files that differ, are missing, or are in neither.
+    """
+    listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    sums = {name: total for total, name in (line.split("  ", 1) for line in lines)}
+    there = {path.name: sha256(path) for path in folder.iterdir() if path.name != SUMS}
+    stated = {name: entry["sha256"] for name, entry in listed["files"].items()}
+    for what, expected, found in (
+        (SUMS, sums, there),
+        (MANIFEST, stated, {name: v for name, v in there.items() if name != MANIFEST}),
+    ):
+        wrong = [n for n in sorted(expected | found) if expected.get(n) != found.get(n)]
+        if wrong:
+            raise ReleaseError(f"expected the files of {what}, got others: {', '.join(wrong)}")
+
+
+def main() -> int:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--profile", default="book", help="of the book in _build (%(default)s)")
+    parser.add_argument("--check", type=Path, metavar="FOLDER", help="verify a release, build none")
+    asked = parser.parse_args()
+    try:
+        if asked.check:
+            check(asked.check)
+            print(f"{asked.check}: as its manifest says")
+            return 0
+        folder = release(ROOT, asked.profile)
+    except (ReleaseError, OSError) as error:
+        print(error, file=sys.stderr)
+        return 1
+    for path in sorted(folder.iterdir()):
+        print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1e6:.2f} MB")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

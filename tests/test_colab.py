@@ -1,0 +1,314 @@
+"""Colab editions: what `make colab` writes, and that each runs where there is no gomhc."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import nbformat
+import pytest
+import yaml
+from jupyter_book.config import validate_yaml
+
+from book import colab, timings
+from book.build import notebooks
+from book.launch import add_launch_buttons
+from book.plain import plain
+from book.repository import RepositoryError, checked, colab_link, github
+
+ROOT = Path(__file__).resolve().parents[1]
+NOTEBOOKS = notebooks(ROOT)
+NOBODY = "0" * 40
+HUB = "https://github.com/owner/name"
+FIRST_CELL_SECONDS = 60
+
+
+def git(*arguments: str) -> str:
+    answer = subprocess.run(
+        ["git", "-C", str(ROOT), *arguments], capture_output=True, text=True, check=False
+    )
+    if answer.returncode:
+        pytest.skip("not a git checkout")
+    return answer.stdout.strip()
+
+
+@pytest.fixture(scope="module")
+def revision() -> str:
+    return git("rev-parse", "HEAD")
+
+
+@pytest.fixture(scope="module")
+def editions(tmp_path_factory, revision) -> Path:
+    folder = tmp_path_factory.mktemp("colab") / "colab"
+    colab.write(f"file://{ROOT}", revision, folder)
+    return folder
+
+
+def read(folder: Path, name: str) -> nbformat.NotebookNode:
+    return nbformat.read(folder / "notebooks" / f"{name}.ipynb", as_version=4)
+
+
+# What an edition is
+
+
+def test_every_notebook_of_the_book_has_an_edition(editions):
+    written = sorted(path.stem for path in (editions / "notebooks").iterdir())
+    assert written == sorted(NOTEBOOKS)
+    listed = re.findall(r"\]\(notebooks/(.*)\.ipynb\)", (editions / "README.md").read_text())
+    assert listed == NOTEBOOKS
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_edition_installs_its_commit_first_and_is_set_to_full(editions, revision, name):
+    notebook = read(editions, name)
+    nbformat.validate(notebook)
+    code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
+    assert f"git+file://localhost{ROOT}@{revision}" in code[0]
+    assert code[0].startswith("# Installs gomhc")
+    parameters = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    assert parameters.source.startswith('profile = "full"')
+    said = notebook.cells[0].source
+    assert "GPU" in said and "**Time.**" in said and revision[:7] in said
+    assert "Open in Colab" not in json.dumps(notebook)  # not on GitHub: Colab cannot open it
+    assert not any(cell.get("outputs") for cell in notebook.cells)
+
+
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_edition_has_no_markup_that_colab_would_show_raw(editions, name):
+    for cell in read(editions, name).cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"\{[\w:+-]+\}`|^[`:]{3,}\{|^\([\w-]+\)=|\]\(\.\./", cell.source)
+
+
+def test_edition_that_github_holds_has_a_badge():
+    name = NOTEBOOKS[0]
+    notebook = colab.edition(ROOT, name, HUB, NOBODY)
+    link = f"https://colab.research.google.com/github/owner/name/blob/colab/notebooks/{name}.ipynb"
+    assert f"[Open in Colab]({link})" in notebook.cells[0].source
+
+
+def test_editions_are_the_same_every_time(editions, revision, tmp_path):
+    colab.write(f"file://{ROOT}", revision, tmp_path / "again")
+    for name in NOTEBOOKS:
+        path = Path("notebooks", f"{name}.ipynb")
+        assert (editions / path).read_bytes() == (tmp_path / "again" / path).read_bytes()
+
+
+# Bad input
+
+
+@pytest.mark.parametrize(
+    ("url", "message"),
+    [
+        ("git@github.com:owner/name.git", "expected the URL of a git repository"),
+        ("/somewhere", "expected the URL of a git repository"),
+        ("https://github.com", "expected the URL of a git repository"),
+        ("ssh://github.com/owner/name", "expected the URL of a git repository"),
+        ('https://github.com/owner/name" ; rm', "expected the URL of a git repository"),
+        ("https://me:secret@github.com/owner/name", "without a user name"),
+    ],
+)
+def test_what_is_no_public_repository_is_refused(url, message):
+    with pytest.raises(RepositoryError, match=message) as error:
+        checked(url)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", ["main", "6f0f94e", "", "G" * 40, "0" * 41])
+def test_what_is_no_full_hash_is_refused(wrong, tmp_path):
+    with pytest.raises(RepositoryError, match=r"expected the full hash of a commit.*got"):
+        colab.write(f"file://{ROOT}", wrong, tmp_path / "colab")
+    assert not (tmp_path / "colab").exists()
+
+
+def test_a_repository_that_is_not_there_is_named(tmp_path):
+    with pytest.raises(RepositoryError, match=r"expected a git repository at file:.*nowhere"):
+        colab.write(f"file://{tmp_path}/nowhere", NOBODY, tmp_path / "colab")
+
+
+def test_a_commit_that_is_not_there_is_named(tmp_path, revision):
+    with pytest.raises(RepositoryError, match=rf"expected the commit {NOBODY} in .*is it pushed"):
+        colab.write(f"file://{ROOT}", NOBODY, tmp_path / "colab")
+
+
+def test_editions_there_are_stay_when_new_ones_fail(tmp_path):
+    (tmp_path / "colab").mkdir()
+    (tmp_path / "colab" / "kept").touch()
+    with pytest.raises(RepositoryError):
+        colab.write(f"file://{ROOT}", NOBODY, tmp_path / "colab")
+    assert (tmp_path / "colab" / "kept").exists()
+
+
+# Markdown for readers without MyST
+
+
+@pytest.mark.parametrize(
+    ("myst", "common"),
+    [
+        ("see {cite}`a,b`.", "see <a>, <b>."),
+        ("{cite:p}`a` and $x_{i}`$", "<a> and $x_{i}`$"),
+        ("{term}`dead start` in {numref}`fig-x`", "dead start in *fig-x*"),
+        ("({doc}`how it chooses </book/use-it>`)", "(how it chooses)"),
+        ("(label)=\n# Title", "# Title"),
+        ("```{admonition} Note\n:class: tip\nA\n\nB\n```", "> **Note**\n>\n> A\n>\n> B"),
+        ("::::{dropdown} Solution\nA\n::::\nafter", "> **Solution**\n>\n> A\nafter"),
+        ("[](../book/use-it.md)", "[use it](/book/use-it.md)"),
+        ("[a](02-derivation.ipynb#b)", "[a](/notebooks/02-derivation.ipynb#b)"),
+        ("[web](https://example.org)", "[web](https://example.org)"),
+    ],
+)
+def test_myst_becomes_common_markdown(myst, common):
+    assert plain(myst, lambda key: f"<{key}>", lambda path: f"/{path}") == common
+
+
+# Times
+
+
+def test_measured_times_are_gathered_and_kept(tmp_path):
+    run = {"profile": "full", "seconds": 90.0, "ran_on": "a GPU", "started": "2026-01-02T03:04:05"}
+    notebook = nbformat.v4.new_notebook(metadata={"gomhc": run})
+    path = tmp_path / "_build" / "executed" / "full" / "tiny.ipynb"
+    path.parent.mkdir(parents=True)
+    nbformat.write(notebook, path)
+    before = {"tiny": {"book": {"seconds": 1.0, "ran_on": "b", "date": "2025-01-01"}}}
+    after = timings.gather(tmp_path, before)
+    assert after["tiny"]["book"] == before["tiny"]["book"]
+    assert after["tiny"]["full"] == {"seconds": 90.0, "ran_on": "a GPU", "date": "2026-01-02"}
+    said = timings.sentence(notebook, after["tiny"])
+    assert "`full` took 90 s on a GPU (2 January 2026)" in said
+
+
+def test_an_estimate_without_a_run_is_what_its_records_took():
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell("%matplotlib inline\nfrom gomhc.studies import cost")]
+    )
+    seconds = timings.stored_seconds(notebook)
+    assert seconds > 0
+    assert timings.duration(seconds) in timings.sentence(notebook, {})
+    assert "not timed yet" in timings.sentence(nbformat.v4.new_notebook(), {})
+
+
+def test_stored_times_are_of_notebooks_there_are():
+    stored = timings.read(ROOT)
+    assert stored
+    assert set(stored) <= set(NOTEBOOKS)
+
+
+# The book's buttons
+
+
+@pytest.mark.parametrize("url", [HUB, f"{HUB}.git"])
+def test_colab_opens_what_github_holds(url):
+    assert github(url) == "owner/name"
+    assert colab_link(url, "x").endswith("/github/owner/name/blob/colab/notebooks/x.ipynb")
+
+
+def test_colab_opens_nothing_else():
+    assert colab_link("file:///somewhere", "x") is None
+    assert colab_link("https://gitlab.com/owner/name", "x") is None
+
+
+def staged(folder: Path) -> Path:
+    (folder / "notebooks").mkdir()
+    (folder / "_config.yml").write_text("title: A book\n")
+    cell = nbformat.v4.new_markdown_cell("# Title\n\nText.")
+    nbformat.write(nbformat.v4.new_notebook(cells=[cell]), folder / "notebooks" / "one.ipynb")
+    return folder
+
+
+def test_book_of_a_known_repository_opens_its_editions(tmp_path):
+    add_launch_buttons(staged(tmp_path), f"{HUB}.git")
+    config = yaml.safe_load((tmp_path / "_config.yml").read_text())
+    validate_yaml(config, raise_on_errors=True)
+    assert config["launch_buttons"] == {"colab_url": "https://colab.research.google.com"}
+    assert config["repository"] == {"url": HUB, "branch": "colab", "path_to_book": ""}
+    notebook = nbformat.read(tmp_path / "notebooks" / "one.ipynb", as_version=4)
+    link = colab_link(HUB, "one")
+    assert notebook.cells[0].source == (
+        f"# Title\n\n[Open in Colab]({link}){{.open-in-colab}}\n\n\nText."
+    )
+
+
+def test_book_of_a_repository_elsewhere_opens_nothing(tmp_path):
+    add_launch_buttons(staged(tmp_path), "https://gitlab.com/owner/name")
+    assert (tmp_path / "_config.yml").read_text() == "title: A book\n"
+
+
+def test_configuration_itself_names_no_repository():
+    config = yaml.safe_load((ROOT / "_config.yml").read_text())
+    assert not {"repository", "launch_buttons"} & set(config)
+
+
+# Each edition, run as on Colab: an environment with torch and without gomhc, an empty folder.
+
+
+@pytest.fixture(scope="module")
+def environment(tmp_path_factory) -> Path:
+    """Python of a fresh virtual environment that sees this one's packages, but gomhc."""
+    folder = tmp_path_factory.mktemp("environment")
+    subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+    python = folder / "bin" / "python"
+    ask = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    answer = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
+    fresh = Path(answer.stdout.strip())
+    for entry in Path(sysconfig.get_path("purelib")).iterdir():
+        if "gomhc" not in entry.name and not (fresh / entry.name).exists():
+            (fresh / entry.name).symlink_to(entry)
+    return python
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NOTEBOOKS)
+def test_edition_runs_where_there_is_no_gomhc(editions, environment, name, tmp_path):
+    empty, executed = tmp_path / "empty", tmp_path / "executed.ipynb"
+    empty.mkdir()
+    settings = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "JUPYTER_PATH")}
+    pip = [environment, "-m", "pip"]
+    subprocess.run([*pip, "uninstall", "--quiet", "--yes", "gomhc"], check=True, env=settings)
+    for left in environment.parents[1].glob("lib/*/site-packages/gomhc"):
+        shutil.rmtree(left)  # compiled code, which pip does not know
+    held = subprocess.run([*pip, "list"], capture_output=True, text=True, check=True, env=settings)
+    assert "gomhc" not in held.stdout and "torch" in held.stdout
+
+    source = editions / "notebooks" / f"{name}.ipynb"
+    command = [
+        environment,
+        "-m",
+        "papermill",
+        source,
+        executed,
+        "--no-progress-bar",
+        "--log-output",
+    ]
+    done = subprocess.run(
+        [*command, "-p", "profile", "smoke", "-k", "python3"],
+        cwd=empty,
+        env=settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+
+    cells = nbformat.read(executed, as_version=4).cells
+    install = next(cell for cell in cells if cell.cell_type == "code")
+    seconds = install.metadata.papermill.duration
+    all_seconds = sum(cell.metadata.papermill.duration or 0 for cell in cells)
+    print(f"{name}: first cell {seconds:.1f} s, all {all_seconds:.1f} s")
+    assert seconds < FIRST_CELL_SECONDS
+    assert not any(o.output_type == "error" for c in cells for o in c.get("outputs", []))
+    assert list(empty.iterdir()) == []  # it left nothing behind
+
+    now = subprocess.run([*pip, "list"], capture_output=True, text=True, check=True, env=settings)
+    added = set(now.stdout.split("\n")) - set(held.stdout.split("\n"))
+    assert [line.split()[0] for line in added if line] == ["gomhc"]
+    where = "import gomhc; print(gomhc.__file__)"
+    command = [environment, "-c", where]
+    ran = subprocess.run(
+        command, cwd=empty, env=settings, capture_output=True, text=True, check=True
+    )
+    assert Path(ran.stdout).is_relative_to(environment.parents[1])

@@ -1,0 +1,172 @@
+"""`make release`: what it holds, that its manifest is true, and that an edit is noticed."""
+
+import hashlib
+import json
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+from book.execute import digest
+from book.release import MANIFEST, SUMS, ReleaseError, check, release
+
+ROOT = Path(__file__).resolve().parents[1]
+PYPROJECT = """\
+[build-system]
+requires = ["setuptools>=77.0.3"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "gomhc"
+version = "9.9"
+readme = "README.md"
+license-files = ["LICENSE"]
+"""
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A project of one tiny notebook, with a book and a release."""
+    root = tmp_path_factory.mktemp("project")
+    executed, html = root / "_build" / "executed" / "book", root / "_build" / "html"
+    for folder in (executed, html / "notebooks", root / "gomhc", root / "notebooks"):
+        folder.mkdir(parents=True)
+    (root / "_toc.yml").write_text(
+        "format: jb-book\nroot: index\nchapters:\n  - file: notebooks/tiny\n"
+    )
+    for name, text in {
+        "requirements.lock": "torch==2.13.0\n",
+        "pyproject.toml": PYPROJECT,
+        "README.md": "# Tiny\n",
+        "LICENSE": "None\n",
+        "gomhc/__init__.py": "",
+        "_build/html/index.html": "<h1>Tiny</h1>",
+        "_build/html/notebooks/tiny.html": "tiny",
+        "_build/html/.rendered-from": "of the build alone",
+    }.items():
+        (root / name).write_text(text)
+    notebook = new_notebook(cells=[new_code_cell("1 + 1", id="a")])
+    nbformat.write(notebook, root / "notebooks" / "tiny.ipynb")
+    source = digest(root, [root / "notebooks" / "tiny.ipynb"])
+    notebook.metadata["gomhc"] = {"source": source, "profile": "book", "seed": 0}
+    nbformat.write(notebook, executed / "tiny.ipynb")
+    release(root)
+    return root
+
+
+@pytest.fixture
+def copy(made, tmp_path) -> Path:
+    """A release that a test may spoil."""
+    return shutil.copytree(made / "_build" / "release", tmp_path / "release")
+
+
+def hashed(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_release_holds_all_its_parts(made):
+    names = {path.name for path in (made / "_build" / "release").iterdir()}
+    distributed = {"gomhc-9.9-py3-none-any.whl", "gomhc-9.9.tar.gz"}
+    assert names == {"gomhc-book.zip", MANIFEST, SUMS} | distributed
+
+
+def test_manifest_is_true_of_files_and_notebooks(made):
+    folder = made / "_build" / "release"
+    listed = json.loads((folder / MANIFEST).read_text())
+    others = {path.name for path in folder.iterdir()} - {MANIFEST, SUMS}
+    assert set(listed["files"]) == others
+    for name, entry in listed["files"].items():
+        assert entry == {"bytes": (folder / name).stat().st_size, "sha256": hashed(folder / name)}
+    tiny = listed["notebooks"]["tiny"]
+    assert tiny["source_sha256"] == hashed(made / "notebooks" / "tiny.ipynb")
+    assert tiny["executed_sha256"] == hashed(made / "_build/executed/book/tiny.ipynb")
+    assert tiny["run"]["profile"] == "book" and tiny["run"]["seed"] == 0
+    assert listed["lock_sha256"] == hashed(made / "requirements.lock")
+
+
+def test_sums_are_those_that_sha256sum_reads(made):
+    command = ["sha256sum", "--check", "--strict", SUMS]
+    folder = made / "_build" / "release"
+    assert subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0
+
+
+def test_zip_is_the_book_and_the_same_every_time(made, tmp_path):
+    before = hashed(made / "_build" / "release" / "gomhc-book.zip")
+    (made / "_build" / "html" / "index.html").touch()
+    assert hashed(release(made) / "gomhc-book.zip") == before
+    with zipfile.ZipFile(made / "_build" / "release" / "gomhc-book.zip") as archive:
+        assert archive.namelist() == ["gomhc-book/index.html", "gomhc-book/notebooks/tiny.html"]
+        assert archive.read("gomhc-book/index.html") == b"<h1>Tiny</h1>"
+
+
+def test_a_release_is_checked_from_the_command_line(copy):
+    command = [sys.executable, "-m", "book.release", "--check", str(copy)]
+    assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
+    (copy / "gomhc-book.zip").write_bytes(b"another")
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "gomhc-book.zip" in done.stderr
+
+
+@pytest.mark.parametrize("name", ["gomhc-book.zip", "gomhc-9.9.tar.gz", MANIFEST])
+def test_an_edit_is_noticed(copy, name):
+    check(copy)
+    path = copy / name
+    path.write_bytes(path.read_bytes().replace(b"t", b"u", 1) + b" ")
+    with pytest.raises((ReleaseError, ValueError)):
+        check(copy)
+
+
+def test_an_edit_with_new_sums_is_noticed_by_the_manifest(copy):
+    path = copy / "gomhc-book.zip"
+    sums = (copy / SUMS).read_text()
+    old = hashed(path)
+    path.write_bytes(b"another")
+    (copy / SUMS).write_text(sums.replace(old, hashed(path)))
+    with pytest.raises(ReleaseError, match=rf"files of {MANIFEST}.*gomhc-book\.zip"):
+        check(copy)
+
+
+@pytest.mark.parametrize("change", ["missing", "added"])
+def test_a_missing_or_added_file_is_noticed(copy, change):
+    if change == "missing":
+        (copy / "gomhc-9.9.tar.gz").unlink()
+    else:
+        (copy / "new.txt").touch()
+    with pytest.raises(ReleaseError, match="expected the files of"):
+        check(copy)
+
+
+def test_a_notebook_that_changed_since_its_run_is_not_released(made):
+    source = made / "notebooks" / "tiny.ipynb"
+    before = source.read_bytes()
+    source.write_bytes(before.replace(b"1 + 1", b"1 + 2"))
+    try:
+        with pytest.raises(ReleaseError, match="tiny as it was executed, it has changed"):
+            release(made)
+    finally:
+        source.write_bytes(before)
+    check(made / "_build" / "release")  # the last good one stands
+
+
+def test_a_release_needs_a_book(tmp_path):
+    with pytest.raises(ReleaseError, match="run 'make book' first"):
+        release(tmp_path)
+
+
+def test_archives_hold_what_the_library_reads():
+    """Patterns of the package's data: a record or a script left out would show only at a user's."""
+    import tomllib
+
+    import gomhc
+
+    tools = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
+    package = Path(gomhc.__file__).parent
+    data = {p for p in package.rglob("*") if p.is_file() and p.suffix not in (".py", ".pyc")}
+    data = {path for path in data if "__pycache__" not in path.parts}
+    listed = {p for pattern in tools["package-data"]["gomhc"] for p in package.glob(pattern)}
+    assert data == listed
