@@ -6,6 +6,7 @@ failure on the way leaves it as it was.
 """
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -26,8 +27,25 @@ ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smoke", "book", "full")
 # Kept inside the book, so that one rename swaps the pages and what they were made from.
 RENDERED_FROM = ".rendered-from"
-# Written by the build, and included by the first page where that asks for it.
-VERDICTS = "verdicts.md"
+# What a page includes from book/generated/ is written by the build, see `generated`.
+GENERATED = re.compile(r"^```\{include\} generated/([\w-]+)\.md$", re.MULTILINE)
+# The claims that the tour shows.
+HEADLINES = (
+    "exact",
+    "cubic-cost",
+    "dial",
+    "fills-polytope",
+    "spectrum-is-evidence",
+    "minimum-reached",
+    "minimum-is-bound",
+    "ten-times-lite",
+    "ten-times-tuned",
+    "ten-times-corrected",
+    "composition",
+    "mixing-book",
+    "mixing-full",
+    "language-model",
+)
 
 EXECUTION_PAGE = """\
 # Execution status
@@ -60,12 +78,23 @@ def execution_page(runs: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def verdicts_table() -> str:
-    """The ledger at a glance, judged from the records that the library ships."""
-    from gomhc.claims import ledger, ledger_summary, ledger_table  # takes seconds
+def generated(name: str) -> str:
+    """A part of a page, made from the records that the library ships.
 
+    Args:
+        name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
+            `answer-…` for what `gomhc.claims.answer` says.
+    """
+    from gomhc.claims import answer, ledger, ledger_summary, ledger_table  # takes seconds
+
+    if name.startswith("answer-"):
+        return answer(name.removeprefix("answer-")) + "\n"
     entries = ledger()
-    return f"{ledger_summary(entries)}\n\n{ledger_table(entries)}"
+    if name == "headlines":
+        return ledger_table(entry for entry in entries if entry.id in HEADLINES)
+    if name == "verdicts":
+        return f"{ledger_summary(entries)}\n\n{ledger_table(entries)}"
+    raise ValueError(f"expected verdicts, headlines or answer-…, got {name!r}")
 
 
 def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
@@ -86,8 +115,11 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     if (script := root / "gomhc" / "figures" / "knob.js").exists():
         shutil.copy(script, source / "book" / "static")
     (source / "book" / "execution.md").write_text(execution_page(runs), encoding="utf-8")
-    if VERDICTS in (source / "book" / "index.md").read_text(encoding="utf-8"):
-        (source / "book" / VERDICTS).write_text(verdicts_table(), encoding="utf-8")
+    pages = [page.read_text(encoding="utf-8") for page in (source / "book").glob("*.md")]
+    (source / "book" / "generated").mkdir()
+    for name in {name for page in pages for name in GENERATED.findall(page)}:
+        part = source / "book" / "generated" / f"{name}.md"
+        part.write_text(generated(name), encoding="utf-8")
     return source
 
 

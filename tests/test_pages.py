@@ -4,6 +4,7 @@ import inspect
 import re
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import torch
@@ -40,6 +41,57 @@ def test_the_code_on_the_page_runs(page):
     for block in blocks:
         above = source[: block.start(1)].count("\n")  # so that a failure names the page's line
         exec(compile("\n" * above + block[1], str(page), "exec"), namespace)
+
+
+# Chapters: question, answer, and exercises with solutions.
+
+CHAPTERS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+EXERCISE = re.compile(
+    r"^\*\*Exercise (\d)\*\* \((easy|medium|hard)\)\.[^\n](?:(?!<details>).)*?\n\n"
+    r"<details>\n<summary>Solution</summary>\n\n(.*?)\n\n</details>",
+    re.MULTILINE | re.DOTALL,
+)
+
+
+def cells(chapter):
+    return nbformat.read(chapter, as_version=4).cells
+
+
+def exercises(chapter):
+    """(number, solution) of every exercise, out of the one cell that has them."""
+    (cell,) = (c.source for c in cells(chapter) if c.source.startswith("## Exercises"))
+    assert len(EXERCISE.findall(cell)) == cell.count("**Exercise ")
+    return [(int(number), solution) for number, _, solution in EXERCISE.findall(cell)]
+
+
+SOLUTIONS = [
+    pytest.param(solution, id=f"{chapter.stem[:2]}-{number}")
+    for chapter in CHAPTERS
+    for number, solution in exercises(chapter)
+    if "```python" in solution
+]
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda chapter: chapter.stem)
+def test_a_chapter_opens_with_question_and_answer_and_closes_with_exercises(chapter):
+    first, *others = cells(chapter)
+    assert first.source.split("\n")[2].startswith("> **Question.** ")
+    answers = [first.source, *(c.source for c in others if c.id.startswith("answer"))]
+    assert sum("> **Answer.** " in source for source in answers) == 1
+    numbers = [number for number, _ in exercises(chapter)]
+    assert 3 <= len(numbers) <= 5
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert others[-1].source.startswith("## Exercises")
+
+
+@pytest.mark.parametrize("solution", SOLUTIONS)
+def test_the_code_of_a_solution_runs(solution):
+    blocks = [block[1] for block in BLOCK.finditer(solution)]
+    assert len(blocks) == solution.count("```") / 2
+    assert any("assert " in block for block in blocks)
+    namespace: dict[str, object] = {"__name__": "solution"}
+    for block in blocks:
+        exec(compile(block, "solution", "exec"), namespace)
 
 
 def test_no_code_escapes_the_test():

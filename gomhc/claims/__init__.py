@@ -13,6 +13,7 @@ Note [Criteria]
 from pathlib import Path
 
 from gomhc.claims import cost, language_models, reach, stream_mixing
+from gomhc.claims.answers import ANSWERS
 from gomhc.claims.base import GROUPS, Claim, Verdict, judged, reader
 from gomhc.claims.tables import ledger_details, ledger_summary, ledger_table
 
@@ -20,6 +21,7 @@ __all__ = [
     "CLAIMS",
     "Claim",
     "Verdict",
+    "answer",
     "ledger",
     "ledger_details",
     "ledger_summary",
@@ -47,3 +49,24 @@ def ledger(folder: str | Path | None = None) -> list[Verdict]:
     """
     read = reader(folder)
     return [judged(claim, read) for claim in CLAIMS]
+
+
+def answer(question: str, folder: str | Path | None = None) -> str:
+    """Answer one of the book's questions in a few sentences, with numbers from stored records.
+
+    Args:
+        question: one of "reach", "spectra", "speed", "cost", "language-model", "worth",
+            "precision", "block-size" and "streams".
+        folder: of records; those shipped with the package if not given.
+
+    Returns:
+        MyST Markdown. Where records are missing it says so.
+
+    Raises:
+        ValueError: If there is no such question.
+    """
+    if question not in ANSWERS:
+        raise ValueError(f"expected a question out of {', '.join(ANSWERS)}, got {question!r}")
+    read = reader(folder)
+    claims = {claim.id: claim for claim in CLAIMS}
+    return ANSWERS[question](lambda id: judged(claims[id], read))
