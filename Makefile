@@ -24,7 +24,7 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 help:  ## show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/:/' | awk -F': *' '{printf "make %-11s %s\n", $$1, $$2}'
 
-book: $(STAMP)  ## execute the notebooks and render the book (PROFILE=smoke|book|full)
+book: $(STAMP)  ## execute the notebooks and render the book (PROFILE=smoke|book|full SITE_URL=…)
 	$(BIN)/python -m book.build --profile $(PROFILE) $(if $(REPOSITORY),--repository "$(REPOSITORY)")
 
 release: $(STAMP)  ## pack the built book, wheel and source archive, with manifest and checksums

@@ -6,6 +6,7 @@ failure on the way leaves it as it was.
 """
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -127,7 +128,7 @@ def render(root: Path, source: Path) -> bool:
     """Bring `_build/html` up to date with `source`; say whether that took a render."""
     html = root / "_build" / "html"
     needs = [*files_under(source), *files_under(root / "gomhc"), *(root / "book").glob("*.py")]
-    inputs = digest(root, [*needs, root / "requirements.lock"])
+    inputs = digest(root, [*needs, root / "requirements.lock"], os.environ.get("SITE_URL"))
     stamp = html / RENDERED_FROM
     if stamp.exists() and stamp.read_text() == inputs:
         return False
@@ -146,7 +147,7 @@ def render(root: Path, source: Path) -> bool:
         raise RenderError("expected a render without warnings, got those above")
 
     fresh = output / "_build" / "html"
-    finish(fresh)
+    finish(fresh, os.environ.get("SITE_URL", ""))
     (fresh / RENDERED_FROM).write_text(inputs)
     if html.exists():
         html.rename(old)

@@ -2,7 +2,7 @@
 
 Jupyter Book always loads sphinx-thebe, which the book doesn't use: its address of a script on
 another host, declared twice on each page, and its script go. So do the builds of MathJax that no
-page loads.
+page loads. What a page says of itself elsewhere needs the site's address, or must do without.
 """
 
 import re
@@ -27,12 +27,25 @@ UNUSED = [
     "_static/mathjax/input/asciimath*",
 ]
 
+# Its entries are no list items to assistive technology, so it is no list.
+LIST = re.compile(r'<div role="list" (class="citation-list")')
+ADDRESS = re.compile(r'(<meta property="og:(?:url|image)" content=")([^":]*")')
+NO_ADDRESS = re.compile(r'<meta property="og:url" content="[^":]*" />\n?')
 
-def finish(html: Path) -> None:
-    """Take out of the site at `html` what no page needs; a second call changes nothing."""
+
+def finish(html: Path, site: str = "") -> None:
+    """Take out of the site at `html` what no page needs.
+
+    Args:
+        html: the rendered site.
+        site: the address it will have, with a slash at its end, or nothing if that is not known.
+    """
     for page in html.rglob("*.html"):
-        text = page.read_text(encoding="utf-8")
-        page.write_text(THEBE.sub("", text), encoding="utf-8")
+        text = THEBE.sub("", page.read_text(encoding="utf-8"))
+        text = LIST.sub(r"<div \1", text)
+        up = site or "../" * (len(page.relative_to(html).parts) - 1)
+        text = ADDRESS.sub(rf"\1{up}\2", text if site else NO_ADDRESS.sub("", text))
+        page.write_text(text, encoding="utf-8")
     for pattern in UNUSED:
         for path in list(html.glob(pattern)):
             shutil.rmtree(path) if path.is_dir() else path.unlink()

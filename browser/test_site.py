@@ -46,7 +46,7 @@ LOOK = """() => {
 }"""
 JUDGE = """async () => {
   const found = await axe.run(document, {
-    resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
+    preload: false, resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
   });
   return found.violations.flatMap(({id, impact, nodes}) =>
     nodes.map(node => [impact, `${id}: ${node.target} ${node.html.slice(0, 120)}`]));
@@ -74,7 +74,7 @@ class Visitor:
 
     def listen(self, message: ConsoleMessage) -> None:
         if message.type == "error":
-            self.console.append(message.text)
+            self.console.append(f"{message.text} {message.location['url']}")
 
     def open(self, page: str) -> Page:
         self.console, self.offsite = [], []

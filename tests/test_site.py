@@ -43,13 +43,19 @@ def test_finished_pages_know_no_other_host(tmp_path):
     assert not (tmp_path / "_static" / "mathjax" / "output" / "svg").exists()
 
 
-def test_the_page_may_be_finished_twice(tmp_path):
-    page = tmp_path / "index.html"
-    page.write_text(PAGE)
+def test_a_page_says_where_its_picture_is(tmp_path):
+    page = tmp_path / "deep" / "page.html"
+    page.parent.mkdir()
+    tags = [f'<meta property="og:{k}" content="{v}" />' for k, v in (("url", "a"), ("image", "b"))]
+    page.write_text("\n".join([*tags, '<div role="list" class="citation-list">']))
     finish(tmp_path)
-    once = page.read_text()
-    finish(tmp_path)
-    assert page.read_text() == once
+    image = '<meta property="og:image" content="../b" />'
+    assert page.read_text() == f'{image}\n<div class="citation-list">'
+
+    page.write_text("\n".join(tags))
+    finish(tmp_path, "https://book.example/")
+    assert "https://book.example/a" in page.read_text()
+    assert "https://book.example/b" in page.read_text()
 
 
 def test_artwork_has_the_sizes_that_others_expect():
