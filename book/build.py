@@ -30,10 +30,12 @@ EXECUTION_PAGE = """\
 # Execution status
 
 Every notebook of this book was executed by papermill before it was rendered; a notebook is
-executed anew when its source, the library, the locked packages or its parameters change.
+executed anew when its source, the library, the locked packages or its parameters change. A book is
+built only where all have run to their end. The memory is the largest that any of a notebook's
+processes held, on the CPU's side.
 
-| Notebook | Profile | Seed | Wall time | Started (UTC) | Ran on | torch | Source |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| Notebook | Result | Profile | Seed | Time | Memory | Started (UTC) | Ran on | Versions | Source |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -47,11 +49,18 @@ def notebooks(root: Path) -> list[str]:
     return [name.stem for name in documents if name.parent == Path("notebooks")]
 
 
+def memory(size: int | None) -> str:
+    """A peak of memory in words."""
+    return f"{size / 2**20:,.0f} MiB" if size else "not measured"
+
+
 def execution_page(runs: dict[str, dict[str, Any]]) -> str:
     """The page that says where and when each notebook ran, from the notebooks themselves."""
     return EXECUTION_PAGE + "".join(
-        f"| [](../notebooks/{name}.ipynb) | {run['profile']} | {run['seed']} | {run['seconds']} s "
-        f"| {run['started'][:16].replace('T', ' ')} | {run['ran_on']} | {run['versions']['torch']} "
+        f"| [](../notebooks/{name}.ipynb) | all {run['cells']} cells ran | {run['profile']} "
+        f"| {run['seed']} | {run['seconds']} s | {memory(run['peak_bytes'])} "
+        f"| {run['started'][:16].replace('T', ' ')} | {run['ran_on']}; {run['machine']} "
+        f"| {', '.join(map(' '.join, sorted(run['versions'].items())))} "
         f"| `{run['source'][:7]}` |\n"
         for name, run in runs.items()
     )
