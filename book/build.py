@@ -18,6 +18,8 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from book.execute import NotebookError, digest, execute, files_under
 from book.launch import add_launch_buttons
 from book.repository import RepositoryError, checked
+from book.timings import read as read_timings
+from book.timings import table as timings_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smoke", "book", "full")
@@ -87,6 +89,8 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     for name in runs:
         shutil.copy(executed / f"{name}.ipynb", source / "notebooks")
     (source / "book" / "execution.md").write_text(execution_page(runs), encoding="utf-8")
+    times = timings_table(read_timings(root))
+    (source / "book" / "timings.md").write_text(times, encoding="utf-8")  # book/rerun.md's
     if VERDICTS in (source / "book" / "index.md").read_text(encoding="utf-8"):
         (source / "book" / VERDICTS).write_text(verdicts_table(), encoding="utf-8")
     return source
