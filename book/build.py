@@ -23,6 +23,8 @@ from book.execute import NotebookError, digest, execute, files_under
 from book.finish import finish
 from book.launch import add_launch_buttons
 from book.repository import RepositoryError, checked
+from book.timings import read as read_timings
+from book.timings import table as timings_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smoke", "book", "full")
@@ -52,10 +54,12 @@ EXECUTION_PAGE = """\
 # Execution status
 
 Every notebook of this book was executed by papermill before it was rendered; a notebook is
-executed anew when its source, the library, the locked packages or its parameters change.
+executed anew when its source, the library, the locked packages or its parameters change. A book is
+built only where all have run to their end. The memory is the largest that any of a notebook's
+processes held, on the CPU's side.
 
-| Notebook | Profile | Seed | Wall time | Started (UTC) | Ran on | torch | Source |
-| --- | --- | --- | --- | --- | --- | --- | --- |
+| Notebook | Result | Profile | Seed | Time | Memory | Started (UTC) | Ran on | Versions | Source |
+| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -69,25 +73,35 @@ def notebooks(root: Path) -> list[str]:
     return [name.stem for name in documents if name.parent == Path("notebooks")]
 
 
+def memory(size: int | None) -> str:
+    """A peak of memory in words."""
+    return f"{size / 2**20:,.0f} MiB" if size else "not measured"
+
+
 def execution_page(runs: dict[str, dict[str, Any]]) -> str:
     """The page that says where and when each notebook ran, from the notebooks themselves."""
     return EXECUTION_PAGE + "".join(
-        f"| [](../notebooks/{name}.ipynb) | {run['profile']} | {run['seed']} | {run['seconds']} s "
-        f"| {run['started'][:16].replace('T', ' ')} | {run['ran_on']} | {run['versions']['torch']} "
+        f"| [](../notebooks/{name}.ipynb) | all {run['cells']} cells ran | {run['profile']} "
+        f"| {run['seed']} | {run['seconds']} s | {memory(run['peak_bytes'])} "
+        f"| {run['started'][:16].replace('T', ' ')} | {run['ran_on']}; {run['machine']} "
+        f"| {', '.join(map(' '.join, sorted(run['versions'].items())))} "
         f"| `{run['source'][:7]}` |\n"
         for name, run in runs.items()
     )
 
 
-def generated(name: str) -> str:
+def generated(name: str, root: Path) -> str:
     """A part of a page, made from the records that the library ships.
 
     Args:
         name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
-            `answer-…` for what `gomhc.claims.answer` says.
+            `answer-…` for what `gomhc.claims.answer` says, `timings` for how long chapters take.
+        root: The project.
     """
     from gomhc.claims import answer, ledger, ledger_summary, ledger_table  # takes seconds
 
+    if name == "timings":
+        return timings_table(read_timings(root))
     if name.startswith("answer-"):
         return answer(name.removeprefix("answer-")) + "\n"
     entries = ledger()
@@ -95,7 +109,7 @@ def generated(name: str) -> str:
         return ledger_table(entry for entry in entries if entry.id in HEADLINES)
     if name == "verdicts":
         return f"{ledger_summary(entries)}\n\n{ledger_table(entries)}"
-    raise ValueError(f"expected verdicts, headlines or answer-…, got {name!r}")
+    raise ValueError(f"expected verdicts, headlines, timings or answer-…, got {name!r}")
 
 
 def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
@@ -120,7 +134,7 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     (source / "book" / "generated").mkdir()
     for name in {name for page in pages for name in GENERATED.findall(page)}:
         part = source / "book" / "generated" / f"{name}.md"
-        part.write_text(generated(name), encoding="utf-8")
+        part.write_text(generated(name, root), encoding="utf-8")
     return source
 
 

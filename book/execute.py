@@ -7,7 +7,9 @@ final name is always a complete run.
 
 import hashlib
 import json
+import os
 import platform
+import shutil
 import time
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -21,6 +23,10 @@ from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError, strip_color
 from traitlets.config import Config
 
+from benchmarks.machine import processor
+from book.guard import changes, peak_memory, snapshot
+
+FORMAT = 2  # of what an executed notebook says of its run
 CELL_TIMEOUT = 3600  # seconds
 SOURCE_LINES_SHOWN = 6
 # Tags of the cells that papermill adds: they have no place in the numbering of the source.
@@ -48,24 +54,28 @@ def execute(
     target: Path,
     parameters: dict[str, Any],
     cell_timeout: int = CELL_TIMEOUT,
+    guarded: bool | None = None,
 ) -> dict[str, Any]:
-    """Bring `target` up to date: `source`, executed with `parameters`.
+    """Bring `target` up to date: `source`, executed with `parameters` in an empty folder beside it.
 
     Args:
-        root: The project, which is also the working directory of the run.
+        root: The project.
         source: The notebook as stored; never written to.
         target: Where the executed notebook goes.
         parameters: Values for the cell tagged `parameters`.
         cell_timeout: Seconds that one cell may take.
+        guarded: Whether any change to the project's files during the run is an error. By default
+            where the environment has CI set: elsewhere somebody may be writing.
 
     Returns:
         What the executed notebook says of its own run, in its metadata under `gomhc`.
 
     Raises:
-        NotebookError: If a cell fails, takes too long, or leaves an error among its outputs.
+        NotebookError: If a cell fails, takes too long, or leaves an error among its outputs; or if
+            a guarded run has changed the project.
     """
     needs = [source, root / "requirements.lock", *files_under(root / "gomhc")]
-    inputs = digest(root, needs, parameters)
+    inputs = digest(root, needs, [FORMAT, parameters])
     if target.exists():
         run: dict[str, Any] = nbformat.read(target, as_version=4).metadata.get("gomhc", {})
         if run.get("inputs") == inputs:
@@ -73,6 +83,12 @@ def execute(
 
     target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_suffix(".partial.ipynb")
+    guarded = bool(os.environ.get("CI")) if guarded is None else guarded
+    before = snapshot(root, target.parent) if guarded else {}
+    folder = target.with_suffix(".work")  # what a notebook writes is of this one run
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    look, peak = peak_memory()
     started, clock = datetime.now(UTC), time.perf_counter()
     stopped = None
     try:
@@ -81,18 +97,26 @@ def execute(
             partial,
             parameters=parameters,
             kernel_name="python3",
-            cwd=root,
+            cwd=folder,
             progress_bar=False,
+            on_cell_executed=look,
             execution_timeout=cell_timeout,
             config=Config(KernelManager={"transport": "ipc"}),
         )
     except (PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
         stopped = error
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
     seconds = round(time.perf_counter() - clock, 1)
     notebook = nbformat.read(partial, as_version=4)
     # papermill lets sys.exit() end a notebook early; the outputs still show it.
     if stopped or any(errors(cell) for cell in notebook.cells):
         raise NotebookError(describe_failure(source, notebook, stopped)) from stopped
+    if guarded and (touched := changes(before, snapshot(root, target.parent))):
+        raise NotebookError(
+            f"{source.name}: expected a run that writes nothing outside its own folder, got "
+            f"changes in the project: {', '.join(touched)}"
+        )
 
     for cell in notebook.cells:
         if "injected-parameters" in cell.metadata.get("tags", []):
@@ -103,6 +127,9 @@ def execute(
         "source": digest(root, [source]),
         **parameters,
         "ran_on": resolved_device(),
+        "machine": processor(),
+        "peak_bytes": peak(),
+        "cells": sum(cell.cell_type == "code" for cell in notebook.cells),
         "started": started.isoformat(timespec="seconds"),
         "seconds": seconds,
         "versions": {"python": platform.python_version()}

@@ -78,6 +78,21 @@ def sentence(notebook: nbformat.NotebookNode, timings: dict[str, dict[str, Any]]
     return "; ".join(said) + "."
 
 
+def table(timings: Timings) -> str:
+    """The measured times as a Markdown table, a row a notebook and a column a profile."""
+
+    def cell(run: dict[str, Any] | None) -> str:
+        return f"{duration(run['seconds'])} ({run['ran_on']})" if run else "not timed"
+
+    profiles = ("smoke", "book", "full")
+    lines = [f"| Notebook | {' | '.join(f'`{profile}`' for profile in profiles)} |"]
+    lines.append("| --- | --- | --- | --- |")
+    for name, measured in timings.items():
+        times = " | ".join(cell(measured.get(profile)) for profile in profiles)
+        lines.append(f"| {name} | {times} |")
+    return "How long the notebooks took, where that was measured:\n\n" + "\n".join(lines) + "\n"
+
+
 def main() -> int:
     """Command line."""
     known = read(ROOT)

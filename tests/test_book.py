@@ -148,9 +148,9 @@ def project(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def run(project: Path, **changed: object) -> dict[str, Any]:
+def run(project: Path, guarded: bool | None = None, **changed: object) -> dict[str, Any]:
     source, target = project / "notebooks" / "tiny.ipynb", project / "out" / "tiny.ipynb"
-    return execute(project, source, target, SMOKE | changed, cell_timeout=20)
+    return execute(project, source, target, SMOKE | changed, cell_timeout=20, guarded=guarded)
 
 
 def test_executed_notebook_holds_outputs_and_its_own_history(project):
@@ -159,9 +159,48 @@ def test_executed_notebook_holds_outputs_and_its_own_history(project):
     assert executed.cells[-1].outputs[0].text == "smoke 0\n"
     assert executed.metadata.gomhc == history
     assert {"inputs", "source", "profile", "seed", "device", "started", "seconds"} <= set(history)
+    assert history["machine"] and history["cells"] == 2 + 1  # with the injected parameters
     assert history["versions"]["torch"].startswith("2.")
     assert str(project) not in json.dumps(executed)
     assert [path.name for path in (project / "out").iterdir()] == ["tiny.ipynb"]
+
+
+def test_notebook_runs_in_an_empty_folder_of_its_own(project):
+    # Jupyter's sockets lie there, too.
+    listed = "print([name for name in os.listdir() if 'kernel-ipc' not in name])"
+    write_notebook(project, f"import os\nopen('left', 'w').close()\n{listed}")
+    assert run(project, guarded=True)["cells"] == 3
+    executed = nbformat.read(project / "out" / "tiny.ipynb", as_version=4)
+    assert executed.cells[-1].outputs[0].text == "['left']\n"
+    assert [path.name for path in (project / "out").iterdir()] == ["tiny.ipynb"]
+    assert not (project / "left").exists()
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "open('{root}/new', 'w').close()",
+        "open('{root}/gomhc/one.py', 'a').write('two = 2')",
+        "import os\nos.remove('{root}/gomhc/one.py')",
+        "import subprocess\nsubprocess.run(['touch', '{root}/notebooks/tiny.ipynb'])",
+    ],
+)
+def test_guarded_notebook_that_writes_into_the_project_fails(project, cell, monkeypatch):
+    write_notebook(project, cell.format(root=project))
+    monkeypatch.setenv("CI", "true")  # what .ci/run and GitHub set
+    message = r"tiny\.ipynb: expected a run that writes nothing outside its own folder, got changes"
+    with pytest.raises(NotebookError, match=message):
+        run(project)
+    assert not (project / "out" / "tiny.ipynb").exists()
+
+
+def test_peak_memory_is_the_kernels(project):
+    write_notebook(project, "x = bytearray(500 * 2**20)\nx = None", "1")
+    large = run(project)["peak_bytes"]
+    write_notebook(project, "1")
+    small = run(project)["peak_bytes"]
+    assert 400 * 2**20 < large - small < 600 * 2**20
+    assert small > 10 * 2**20
 
 
 def test_executed_notebook_is_reused_while_nothing_changes(project):
@@ -217,7 +256,8 @@ def test_good_book_stands_until_a_better_one_is_whole(project, monkeypatch, capf
     assert capfd.readouterr().out.endswith("_build/html/index.html\n")
     good = page.read_text()
     assert "smoke 0" in good
-    assert "smoke" in (project / "_build" / "html" / "book" / "execution.html").read_text()
+    status = (project / "_build" / "html" / "book" / "execution.html").read_text()
+    assert all(said in status for said in ("smoke", "all 3 cells ran", " MiB", "torch 2."))
 
     assert builder.main() == 0
     assert "render … 0.0 s (unchanged)" in capfd.readouterr().out

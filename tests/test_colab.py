@@ -192,6 +192,12 @@ def test_an_estimate_without_a_run_is_what_its_records_took():
     assert "not timed yet" in timings.sentence(nbformat.v4.new_notebook(), {})
 
 
+def test_table_of_times_has_a_row_a_notebook():
+    run = {"seconds": 90.0, "ran_on": "a GPU", "date": "2026-01-02"}
+    lines = timings.table({"tiny": {"full": run}}).split("\n")
+    assert "| tiny | not timed | not timed | 90 s (a GPU) |" in lines
+
+
 def test_stored_times_are_of_notebooks_there_are():
     stored = timings.read(ROOT)
     assert stored
