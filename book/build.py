@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import yaml
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from book.execute import NotebookError, digest, execute, files_under
@@ -78,8 +79,16 @@ def generated(name: str) -> str:
 
     Args:
         name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
-            `answer-…` for what `gomhc.claims.answer` says.
+            `answer-…` for what `gomhc.claims.answer` says; `citation`, `bibtex` and `contributing`
+            for what the repository's files say.
     """
+    if name == "citation":
+        return f"```yaml\n{(ROOT / 'CITATION.cff').read_text(encoding='utf-8')}```\n"
+    if name == "bibtex":
+        return f"```bibtex\n{bibtex(ROOT)}```\n"
+    if name == "contributing":
+        page = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        return page.removeprefix("# Contributing\n").replace("\n## ", "\n### ")
     from gomhc.claims import answer, ledger, ledger_summary, ledger_table  # takes seconds
 
     if name.startswith("answer-"):
@@ -89,7 +98,25 @@ def generated(name: str) -> str:
         return ledger_table(entry for entry in entries if entry.id in HEADLINES)
     if name == "verdicts":
         return f"{ledger_summary(entries)}\n\n{ledger_table(entries)}"
-    raise ValueError(f"expected verdicts, headlines or answer-…, got {name!r}")
+    raise ValueError(f"expected a part that the build writes, got {name!r}")
+
+
+def bibtex(root: Path) -> str:
+    """The paper's entry in the references, and one of the book from CITATION.cff and _config.yml."""
+    references = (root / "book" / "references.bib").read_text(encoding="utf-8")
+    paper = next(e for e in references.split("\n\n") if e.startswith("@misc{dandachi2026gomhc,"))
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    return f"""\
+{paper}
+
+@misc{{gomhc,
+  title = {{{{{citation["title"]}}}}},
+  author = {{{{{citation["authors"][0]["name"]}}}}},
+  year = {{{config["copyright"]}}},
+  note = {{Version {citation["version"]}}}
+}}
+"""
 
 
 def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:

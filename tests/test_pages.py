@@ -24,7 +24,7 @@ from gomhc.studies import stream_mixing as studies
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))
-CODE = [page for page in (ROOT / "book" / "use-it.md", ROOT / "README.md") if page.exists()]
+CODE = [ROOT / "book" / name for name in ("tour.md", "faq.md", "use-it.md")] + [ROOT / "README.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
