@@ -102,7 +102,7 @@ def generated(name: str) -> str:
 
 
 def bibtex(root: Path) -> str:
-    """The paper's entry in the references, and one of the book from CITATION.cff and _config.yml."""
+    """The paper's entry of the references, and one of the book out of the project's files."""
     references = (root / "book" / "references.bib").read_text(encoding="utf-8")
     paper = next(e for e in references.split("\n\n") if e.startswith("@misc{dandachi2026gomhc,"))
     citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
