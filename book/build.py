@@ -7,7 +7,6 @@ failure on the way leaves it as it was.
 
 import argparse
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -21,34 +20,14 @@ from sphinx_external_toc.parsing import parse_toc_yaml
 from book.dress import commit, dress
 from book.execute import NotebookError, digest, execute, files_under
 from book.finish import finish
+from book.generated import part, wanted
 from book.launch import add_launch_buttons
 from book.repository import RepositoryError, checked
-from book.timings import read as read_timings
-from book.timings import table as timings_table
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILES = ("smoke", "book", "full")
 # Kept inside the book, so that one rename swaps the pages and what they were made from.
 RENDERED_FROM = ".rendered-from"
-# What a page includes from book/generated/ is written by the build, see `generated`.
-GENERATED = re.compile(r"^```\{include\} generated/([\w-]+)\.md$", re.MULTILINE)
-# The claims that the tour shows.
-HEADLINES = (
-    "exact",
-    "cubic-cost",
-    "dial",
-    "fills-polytope",
-    "spectrum-is-evidence",
-    "minimum-reached",
-    "minimum-is-bound",
-    "ten-times-lite",
-    "ten-times-tuned",
-    "ten-times-corrected",
-    "composition",
-    "mixing-book",
-    "mixing-full",
-    "language-model",
-)
 
 EXECUTION_PAGE = """\
 # Execution status
@@ -90,28 +69,6 @@ def execution_page(runs: dict[str, dict[str, Any]]) -> str:
     )
 
 
-def generated(name: str, root: Path) -> str:
-    """A part of a page, made from the records that the library ships.
-
-    Args:
-        name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
-            `answer-…` for what `gomhc.claims.answer` says, `timings` for how long chapters take.
-        root: The project.
-    """
-    from gomhc.claims import answer, ledger, ledger_summary, ledger_table  # takes seconds
-
-    if name == "timings":
-        return timings_table(read_timings(root))
-    if name.startswith("answer-"):
-        return answer(name.removeprefix("answer-")) + "\n"
-    entries = ledger()
-    if name == "headlines":
-        return ledger_table(entry for entry in entries if entry.id in HEADLINES)
-    if name == "verdicts":
-        return f"{ledger_summary(entries)}\n\n{ledger_table(entries)}"
-    raise ValueError(f"expected verdicts, headlines, timings or answer-…, got {name!r}")
-
-
 def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     """Lay out what Jupyter Book reads, and nothing else, in `_build/source`."""
     source = root / "_build" / "source"
@@ -130,11 +87,10 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     if (script := root / "gomhc" / "figures" / "knob.js").exists():
         shutil.copy(script, source / "book" / "static")
     (source / "book" / "execution.md").write_text(execution_page(runs), encoding="utf-8")
-    pages = [page.read_text(encoding="utf-8") for page in (source / "book").glob("*.md")]
     (source / "book" / "generated").mkdir()
-    for name in {name for page in pages for name in GENERATED.findall(page)}:
-        part = source / "book" / "generated" / f"{name}.md"
-        part.write_text(generated(name, root), encoding="utf-8")
+    for name in wanted(source / "book"):
+        file = source / "book" / "generated" / f"{name}.md"
+        file.write_text(part(name, root), encoding="utf-8")
     return source
 
 

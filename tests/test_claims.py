@@ -14,11 +14,13 @@ import pytest
 from gomhc import records
 from gomhc.claims import (
     CLAIMS,
+    answer,
     ledger,
     ledger_details,
     ledger_summary,
     ledger_table,
 )
+from gomhc.claims.answers import ANSWERS
 from gomhc.claims.base import CAVEAT, FAILS, HOLDS, OPEN, VERDICTS, Finding, judge
 from gomhc.lm.plan import record_name
 from gomhc.published import FIGURE_8_ERROR, FIGURE_8_STEPS
@@ -642,6 +644,50 @@ def test_what_was_measured_is_not_typed_by_hand(entries, folder):
     for claim in CLAIMS:
         assert after[claim.id].measured != before[claim.id].measured, claim.id
         assert not after[claim.id].measured.startswith("not tested"), claim.id
+
+
+# Answers.
+
+
+def test_answers_are_not_typed_by_hand(untouched, folder):
+    before = {question: answer(question, untouched) for question in ANSWERS}
+    factors = (1.5 + 0.01 * k for k in itertools.count())
+    for path in sorted(folder.glob("*/*.json")):
+        record = records.load(path)
+        change = other(record.metrics, factors)
+        records.save(dataclasses.replace(record, metrics=change), folder)
+    for question, words in before.items():
+        assert answer(question, folder) != words, question
+
+
+def test_an_answer_quotes_verdicts_of_the_ledger(entries, untouched):
+    verdicts = by_id(entries)
+    for question, id in [("speed", "ten-times-lite"), ("cost", "cubic-cost")]:
+        assert f"” *{verdicts[id].verdict}*" in answer(question, untouched)
+    found = verdicts["mixing-full"]
+    assert f"lowers the loss” *{found.verdict}* in the GPT `small`" in answer("worth", untouched)
+    mean = found.values["difference"]["mean"]
+    assert f"ends {100 * abs(mean):.1f} % " in answer("worth", untouched)
+
+
+def test_an_answer_survives_a_training_that_diverged(folder):
+    for what in ("d4", "lr-low", "lr-high"):
+        change(folder, record_name("full", what, GO, 0), diverged)
+    change(folder, record_name("full", "d8", GO, 0), diverged)
+    assert "diverged" in answer("language-model", folder)
+    assert "diverged" in answer("streams", folder)
+
+
+@pytest.mark.parametrize("question", ANSWERS)
+def test_without_records_an_answer_says_so(question, tmp_path):
+    words = answer(question, tmp_path / "nowhere")
+    assert re.search("not been made|not complete|has been trained|no record", words)
+    assert "%" not in words
+
+
+def test_an_answer_needs_a_question():
+    with pytest.raises(ValueError, match="expected a question out of reach, .* got 'taste'"):
+        answer("taste")
 
 
 def test_ratios_are_those_of_the_records(entries):

@@ -24,7 +24,7 @@ from gomhc.studies import stream_mixing as studies
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))
-CODE = [page for page in (ROOT / "book" / "use-it.md", ROOT / "README.md") if page.exists()]
+CODE = [ROOT / "book" / name for name in ("tour.md", "faq.md", "use-it.md")] + [ROOT / "README.md"]
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -102,6 +102,17 @@ def test_no_code_escapes_the_test():
         assert [fence for fence in fences if "py" in fence and fence != "python"] == []
 
 
+PROSE = [page.read_text(encoding="utf-8") for page in PAGES]
+PROSE += [c.source for chapter in CHAPTERS for c in cells(chapter) if c.cell_type == "markdown"]
+
+
+def test_chapters_are_mentioned_by_links():
+    bare = [
+        re.findall(r"[^\[\n]{0,20}(?<!\[)[cC]hapters? \d[^\n]{0,20}", source) for source in PROSE
+    ]
+    assert [mention for mentions in bare for mention in mentions] == []
+
+
 # Sources.
 
 
@@ -128,9 +139,9 @@ def test_every_preprint_the_library_names_is_in_the_references():
 def test_every_term_used_is_in_the_glossary():
     terms = set(re.findall(r"^(\S.*)\n  \S", text("glossary.md"), re.MULTILINE))
     used = {
-        re.sub(r".*<(.*)>", r"\1", term)
-        for page in PAGES
-        for term in re.findall(r"\{term\}`([^`]+)`", page.read_text(encoding="utf-8"))
+        re.sub(r".*<(.*)>", r"\1", term, flags=re.DOTALL)
+        for source in PROSE
+        for term in re.findall(r"\{term\}`([^`]+)`", source)
     }
     assert {term for term in used if term.lower() not in {t.lower() for t in terms}} == set()
 

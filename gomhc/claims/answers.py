@@ -124,10 +124,13 @@ def language_model(said: Said) -> str:
     name, mixing = _largest(said, "mixing")
     if mixing.verdict == OPEN:
         return "No size has been trained with all arms and seeds yet."
-    text = (
-        f"{_quoted('Mixing the streams lowers the loss', mixing)} in the GPT `{name}`. Counted "
-        f"from the floor of the text, go-mHC ($s=2$) ends {_apart(mixing.values['difference'])} "
-        "the same streams never mixed"
+    text = f"{_quoted('Mixing the streams lowers the loss', mixing)} in the GPT `{name}`"
+    difference = mixing.values.get("difference")
+    if difference is None:  # a training diverged
+        return f"{text}: {mixing.measured}."
+    text += (
+        f". Counted from the floor of the text, go-mHC ($s=2$) ends {_apart(difference)} the same "
+        "streams never mixed"
     )
     _, rivals = _largest(said, "go-matches")
     if residual := rivals.values.get("residual"):
@@ -183,8 +186,8 @@ def block_size(said: Said) -> str:
 def streams(said: Said) -> str:
     """Four streams or more?"""
     name, entry = _largest(said, "scaling-d")
-    if entry.verdict == OPEN:
-        return "No size has been trained with eight streams yet."
+    if "cost" not in entry.values:  # not tested, or a training diverged
+        return f"There is no comparison of four streams with eight: {entry.measured}."
     return (
         f"In the GPT `{name}`, counted from the floor of the text, go-mHC ($s=2$) with eight "
         f"streams ends {_apart(entry.values['difference'])} four streams. A token takes "
