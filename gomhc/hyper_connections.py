@@ -108,7 +108,7 @@ class HyperConnection(nn.Module):
         generator: source of randomness for mixers with a random start.
 
     Raises:
-        TypeError: if the mixer is none, such as a mixer's name.
+        TypeError: if the mixer is none, such as a mixer's name, or the branch cannot be called.
         ValueError: if dim < 1, layer < 0, or inputs is neither.
 
     Attributes:
@@ -135,6 +135,8 @@ class HyperConnection(nn.Module):
         super().__init__()
         dim = check_positive("dim", dim)
         check_mixer(mixer)
+        if not callable(branch):
+            raise TypeError(f"expected a branch (..., C) -> (..., C) to call, got {branch!r}")
         if not hasattr(layer, "__index__") or layer < 0:
             raise ValueError(f"expected an integer layer >= 0, got {layer!r}")
         if inputs not in ("all", "mean"):

@@ -40,8 +40,6 @@ __all__ = [
 ]
 
 NEWTON_SCHULZ_STEPS = 3
-# The last step squares the defect ‖QᵀQ − I‖_max; above this one too much of it would be left.
-LARGEST_DEFECT = 3e-3
 
 
 def check_floating(name: str, value: object) -> None:
@@ -76,7 +74,9 @@ def skew_symmetric(theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch n 
         ValueError: if g is not of the form n(n−1)/2.
     """
     g = theta.shape[-1] if theta.ndim else 0
-    n = (1 + math.isqrt(1 + 8 * g)) // 2
+    n = 1
+    while n * (n - 1) // 2 < g:  # torch.compile knows no roots of sizes that it takes as dynamic
+        n += 1
     if theta.ndim == 0 or n * (n - 1) // 2 != g:
         raise ValueError(
             f"expected a trailing size n(n-1)/2 (0, 1, 3, 6, 10, …), got shape {tuple(theta.shape)}"
@@ -105,11 +105,20 @@ class _Cayley(torch.autograd.Function):
     generate_vmap_rule = True
 
     @staticmethod
+    def change(Q: Tensor, dA: Tensor) -> Tensor:
+        """The change dQ that belongs to dA."""
+        with torch.autocast(Q.device.type, enabled=False):
+            one_plus_q = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device) + Q
+            return -0.5 * one_plus_q @ dA @ one_plus_q
+
+    @staticmethod
     def forward(A: Tensor) -> Tensor:
         eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
         # solve_ex: a NaN in one element must not raise for the whole batch.
         Q, defect = _newton_schulz(torch.linalg.solve_ex(eye + A, eye - A)[0])
-        return torch.where(defect < LARGEST_DEFECT, Q, math.nan).contiguous()
+        # The last step squares the defect ‖QᵀQ − I‖_max; above this one too much would be left.
+        # (A number here and no constant: torch.compile would take that as a size that may change.)
+        return torch.where(defect < 3e-3, Q, math.nan).contiguous()
 
     @staticmethod
     def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
@@ -118,9 +127,21 @@ class _Cayley(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
         (Q,) = ctx.saved_tensors
-        with torch.autocast(grad.device.type, enabled=False):
-            one_plus_q = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device) + Q
-            return -0.5 * one_plus_q.mT @ grad @ one_plus_q.mT
+        return _Cayley.change(Q.mT, grad)
+
+
+class _CayleyBothWays(_Cayley):
+    """The same with a forward-mode derivative, which torch.compile does not follow."""
+
+    @staticmethod
+    def setup_context(ctx, inputs, output) -> None:  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(output)
+        ctx.save_for_forward(output)
+
+    @staticmethod
+    def jvp(ctx, dA: Tensor) -> Tensor:  # type: ignore[no-untyped-def]
+        (Q,) = ctx.saved_tensors
+        return _Cayley.change(Q, dA)
 
 
 def cayley(A: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
@@ -143,7 +164,8 @@ def cayley(A: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     Source: Cayley 1846; go-mHC, arXiv 2604.02309; derivative: this book, chapter 2.
     """
     check_square(A)
-    return _Cayley.apply((A - A.mT) / 2)
+    function = _Cayley if torch.compiler.is_compiling() else _CayleyBothWays
+    return function.apply((A - A.mT) / 2)
 
 
 @torch.no_grad()

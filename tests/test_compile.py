@@ -16,6 +16,8 @@ for case in sys.argv[1:]:
     theta.requires_grad_()
     compiled = torch.compile(mixer, fullgraph=True, backend=backend)
     torch.testing.assert_close(compiled(theta), mixer(theta))
+    dynamic = torch.compile(mixer, fullgraph=True, backend="aot_eager", dynamic=True)
+    torch.testing.assert_close(dynamic(theta), mixer(theta))
     assert gomhc.marginal_error(compiled(theta)).max() < 1e-5 or not mixer.exact
     if mixer.num_parameters:
         (expected,) = torch.autograd.grad(mixer(theta).square().sum(), theta)

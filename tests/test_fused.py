@@ -183,11 +183,10 @@ def test_forward_mode_and_transforms_go_through_pytorch(name):
     torch.testing.assert_close(
         torch.func.grad(loss(mixer))(theta), torch.func.grad(loss(plain))(theta)
     )
-    if name != "go-mhc":  # whose own derivative is written for the backward mode
-        change = torch.randn_like(theta)
-        ours, theirs = (torch.func.jvp(m, (theta,), (change,))[1] for m in (mixer, plain))
-        assert ours.abs().max() > 0
-        torch.testing.assert_close(ours, theirs)
+    change = torch.randn_like(theta)
+    ours, theirs = (torch.func.jvp(m, (theta,), (change,))[1] for m in (mixer, plain))
+    assert ours.abs().max() > 0
+    torch.testing.assert_close(ours, theirs)
 
 
 @pytest.mark.parametrize("name", ["go-mhc", "mhc-lite"])
@@ -317,6 +316,26 @@ def test_a_cache_that_has_no_place_is_done_without(monkeypatch):
     numba_njit = numba.njit
     monkeypatch.setattr(numba, "njit", nowhere)
     assert cached(error_model="numpy")(lambda x: 1 / x)(0.0) == math.inf
+
+
+def test_a_compiler_that_is_switched_off_is_none():
+    code = "import gomhc; print(gomhc.backend_report())"
+    answer = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert answer.startswith("cpu: reference (NUMBA_DISABLE_JIT is set)")
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0,)])
+def test_any_batch_shape_where_it_is_asked_for(shape):
+    theta = torch.randn(*shape, 28)
+    found = make_mixer("go-mhc", 4, backend="fused")(theta)
+    expected = make_mixer("go-mhc", 4, backend="reference")(theta)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_report_names_the_path():

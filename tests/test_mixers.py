@@ -141,6 +141,25 @@ def test_gradients_by_finite_differences(small_driven_mixer, generator):
     assert torch.autograd.gradgradcheck(small_driven_mixer, theta)
 
 
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")  # PyTorch's own use of it
+def test_forward_mode_and_second_derivatives_by_finite_differences(small_driven_mixer, generator):
+    mixer = small_driven_mixer
+    theta, change = torch.randn(2, mixer.num_parameters, dtype=torch.float64, generator=generator)
+    weight = torch.randn(mixer.d, mixer.d, dtype=torch.float64, generator=generator)
+
+    def difference(f, step=1e-5):
+        return (f(theta + step * change) - f(theta - step * change)) / (2 * step)
+
+    def loss(x):
+        return (weight * mixer(x)).sum()
+
+    along = torch.func.jvp(mixer, (theta,), (change,))[1]
+    torch.testing.assert_close(along, difference(mixer), rtol=1e-7, atol=1e-8)
+    curvature = torch.func.hessian(loss)(theta) @ change
+    slope = difference(torch.func.grad(loss))
+    torch.testing.assert_close(curvature, slope, rtol=1e-7, atol=1e-8)
+
+
 def test_the_start_is_near_the_identity_with_the_mass_asked_for(small_mixer, generator):
     for mass in (0.01, 0.03):
         B = torch.stack(

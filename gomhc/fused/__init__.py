@@ -66,9 +66,12 @@ def compiler(device: str) -> tuple[bool, str]:
     if there and not torch.compiler.is_compiling():
         # Only now, as loading takes a while. It may not go with the other packages here.
         try:
-            importlib.import_module(name)
+            loaded = importlib.import_module(name)
         except ImportError as error:
             there, name = COMPILERS[device] = False, f"{name} cannot be imported: {error}"
+        else:
+            if device == "cpu" and loaded.config.DISABLE_JIT:
+                there, name = False, "NUMBA_DISABLE_JIT is set"
     return there, name
 
 
@@ -144,7 +147,8 @@ def fused(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Te
     from gomhc.fused.ops import mix
 
     flat = [number for stage in stages for number in stage]
-    return mix(theta.reshape(-1, theta.shape[-1]), flat).unflatten(0, theta.shape[:-1])
+    mixed = mix(theta.reshape(-1, theta.shape[-1]), flat)
+    return mixed.reshape(*theta.shape[:-1], *mixed.shape[1:])
 
 
 def backend_report() -> str:
@@ -162,8 +166,11 @@ def backend_report() -> str:
     return "\n".join(
         [
             *lines,
-            f"through PyTorch in any case: float64, fewer than {FEWEST_TOKENS} tokens, matrices of "
-            f"an order ds over {LARGEST_ORDER}, more than {MOST_PERMUTATIONS} permutations, mixers "
-            "of one's own, torch.func; NaN on a GPU: |θ| over 1e4, logits of mhc over 600 apart",
+            f"always through PyTorch: float64, matrices of an order ds over {LARGEST_ORDER}, more "
+            f"than {MOST_PERMUTATIONS} permutations, hc, identity and mixers of one's own, "
+            "torch.func and forward-mode derivatives",
+            f"with backend 'auto' also: fewer than {FEWEST_TOKENS} tokens",
+            "on a CPU |θ| over 1e3, and logits of mhc and mhc-lite over 600 apart, go through "
+            "PyTorch too, slowly; on a GPU |θ| over 1e4 and logits of mhc over 600 apart give NaN",
         ]
     )

@@ -43,7 +43,7 @@ class Stage(NamedTuple):
             n = self.size * self.option
             return n * (n - 1) // 2
         if self.kind == PERMUTATIONS:
-            return len(images(self.size))
+            return math.factorial(self.size)
         return self.size**2
 
 

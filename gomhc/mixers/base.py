@@ -136,7 +136,8 @@ class Mixer(nn.Module, ABC):
 
     def extra_repr(self) -> str:
         """Sizes shown when the module is printed."""
-        return f"d={self.d}, num_parameters={self.num_parameters}"
+        chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        return f"d={self.d}, num_parameters={self.num_parameters}{chosen}"
 
 
 def check_positive(name: str, value: SupportsIndex) -> int:
