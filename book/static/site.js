@@ -6,7 +6,7 @@ if (location.protocol === "file:" && window.DOCUMENTATION_OPTIONS) {
 }
 
 // What scrolls in its own box can be scrolled with the keyboard, once it is reached by it.
-const boxes = ".cell_output > .output, pre, .pst-scrollable-table-container, .math, mjx-container";
+const boxes = "figure, .cell_output > .output, pre, .pst-scrollable-table-container, .math, mjx-container";
 const reachable = () => {
   for (const box of document.querySelectorAll(boxes)) {
     const scrolls = box.scrollWidth > box.clientWidth || box.scrollHeight > box.clientHeight;
