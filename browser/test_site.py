@@ -116,7 +116,7 @@ def test_page(visitor, page, tally):
     found |= {"console": visitor.console, "off-site": visitor.offsite}
     found["axe"] = [what for impact, what in axe if impact in GRAVE]
     for check, findings in found.items():
-        tally[page][check] += len(findings)
+        tally(page, check, len(findings))
     assert {check: findings for check, findings in found.items() if findings} == {}
 
 
@@ -124,7 +124,7 @@ def test_page(visitor, page, tally):
 def test_page_needs_no_server(unzipped, page, tally):
     found = unzipped.open(page).evaluate(LOOK)
     findings = [*unzipped.console, *unzipped.offsite, *found["images"], *found["math"]]
-    tally[page]["file://"] += len(findings)
+    tally(page, "file://", len(findings))
     assert findings == []
 
 
@@ -158,7 +158,7 @@ def test_links_lead_somewhere(page, anchors, tally):
             anchor and place in anchors and unquote(anchor) not in anchors[place]
         ):
             lost.append(link)
-    tally[page]["links"] += len(lost)
+    tally(page, "links", len(lost))
     assert lost == []
 
 
@@ -223,6 +223,13 @@ def test_print_shows_the_static_figure_and_every_detail(reader, page):
         expect(figure.locator("> img, > a > img").first).to_be_visible()
     expect(opened.locator(".bd-sidebar-primary")).to_be_hidden()
     opened.emulate_media(media="screen")
+
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = opened.evaluate(folded)
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.evaluate(folded) == 0 < before
+    opened.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.evaluate(folded) == before
 
 
 @pytest.mark.parametrize("page", KNOBS)
