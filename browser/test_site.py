@@ -11,9 +11,11 @@ from urllib.parse import unquote, urldefrag, urljoin
 import axe_playwright_python
 import pytest
 from bs4 import BeautifulSoup
+from matplotlib.figure import Figure
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
 
 from browser.conftest import HTML
+from gomhc import figures
 
 FILES = sorted(path for path in HTML.rglob("*.html") if "_static" not in path.parts)
 # The first page only leads on to book/index.html.
@@ -254,3 +256,18 @@ def test_figures_say_how_they_were_made(reader, page):
     expect(told.locator("dl")).to_be_visible()
     for word in ("Notebook", "seed", "Commit", "Device", "Time"):
         expect(told).to_contain_text(word)
+
+
+def test_a_knob_turns_in_a_notebook_alone(browser):
+    """The output of a cell brings its own script: no page of the book around it."""
+    frames = {}
+    for k in (1, 2):
+        frames[k] = Figure(figsize=(2, 1))
+        frames[k].text(0.5, 0.5, str(k))
+    opened = browser.new_page()
+    opened.set_content(figures.knob(frames, "k", "A number.")._repr_mimebundle_()["text/html"])
+    before = frame(opened)
+    opened.get_by_label("k").press("ArrowRight")
+    assert frame(opened) != before
+    expect(opened.locator("output")).to_have_text("2")
+    opened.close()
