@@ -1,7 +1,7 @@
 // Small things for readers that Sphinx and its theme leave undone.
 
 // From file:// a page may not read another: list search results without excerpts.
-if (location.protocol === "file:" && window.DOCUMENTATION_OPTIONS) {
+if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS === "object") {
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 }
 
