@@ -44,7 +44,7 @@ test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
 
 browser: $(STAMP)  ## test the built book in Debian's Chromium (BROWSER_ARGS=…)
-	$(BIN)/python -m pytest browser $(BROWSER_ARGS)
+	$(BIN)/python -m pytest browser -n 2 $(BROWSER_ARGS)
 
 # Threads cost more than they gain on batches of small matrices.
 records: export OMP_NUM_THREADS ?= 1

@@ -72,8 +72,8 @@ def social_card() -> Figure:
         ax = fig.add_axes((0.055 + 0.305 * k, 0.07, 0.28, 0.5))
         ax.fill(*CORNERS.T, facecolor="#1E3A52", linewidth=0)
         if s > 1:
-            levels: dict[str, Any] = {"levels": [-1, 0.002], "colors": ["#3FA0DC"]}
-            ax.tricontourf(*place.T, distance, **levels)
+            x, y = place.T
+            ax.tricontourf(x, y, distance, levels=[-1, 0.002], colors=["#3FA0DC"])
         ax.fill(*deltoid().T, facecolor="none", edgecolor=ORANGE, linewidth=3)
         ax.text(0.0, 0.72, f"s = {s}", color=SNOW, fontsize=19)
         ax.set(aspect="equal", xlim=(-0.03, 1.03), ylim=(-0.03, 0.9))

@@ -6,7 +6,7 @@ import json
 import shutil
 import threading
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -64,24 +64,33 @@ def browser() -> Iterator[Browser]:
         chromium.close()
 
 
-@pytest.fixture(scope="session")
-def tally() -> dict[str, dict[str, int]]:
-    """Page -> check -> number of findings, over all sessions."""
-    return RESULTS
+@pytest.fixture
+def tally(record_property: Callable[[str, object], None]) -> Callable[[str, str, int], None]:
+    """Note how many findings a check had on a page; it travels with the test's report."""
+    return lambda page, check, count: record_property("findings", (page, check, count))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Add up what the tests have noted, over all sessions and workers."""
+    if report.when == "call":
+        for name, value in report.user_properties:
+            if name == "findings":
+                page, check, count = value
+                RESULTS[page][check] += count
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print pages × checks and keep the table as JSON."""
     if not RESULTS:
         return
-    checks = list(dict.fromkeys(check for row in RESULTS.values() for check in row))
+    checks = sorted({check for row in RESULTS.values() for check in row})
     wide = max(map(len, RESULTS))
     terminalreporter.section("findings: pages × checks, all schemes and widths together")
     terminalreporter.line(f"{'':{wide}}  " + "  ".join(checks))
-    for page, row in RESULTS.items():
+    for page, row in sorted(RESULTS.items()):
         cells = "  ".join(f"{row.get(check, '–'):>{len(check)}}" for check in checks)
         terminalreporter.line(f"{page:{wide}}  {cells}")
     partial = REPORT.with_suffix(".tmp")
-    partial.write_text(json.dumps(RESULTS, indent=1) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(RESULTS, indent=1, sort_keys=True) + "\n", encoding="utf-8")
     partial.rename(REPORT)
     terminalreporter.line(f"{REPORT.relative_to(ROOT)} has the same as JSON")

@@ -11,9 +11,11 @@ from urllib.parse import unquote, urldefrag, urljoin
 import axe_playwright_python
 import pytest
 from bs4 import BeautifulSoup
+from matplotlib.figure import Figure
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
 
 from browser.conftest import HTML
+from gomhc import figures
 
 FILES = sorted(path for path in HTML.rglob("*.html") if "_static" not in path.parts)
 # The first page only leads on to book/index.html.
@@ -46,7 +48,9 @@ LOOK = """() => {
 }"""
 JUDGE = """async () => {
   const found = await axe.run(document, {
-    preload: false, resultTypes: ["violations"], runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
+    preload: false,
+    resultTypes: ["violations"],
+    runOnly: ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"],
   });
   return found.violations.flatMap(({id, impact, nodes}) =>
     nodes.map(node => [impact, `${id}: ${node.target} ${node.html.slice(0, 120)}`]));
@@ -114,7 +118,7 @@ def test_page(visitor, page, tally):
     found |= {"console": visitor.console, "off-site": visitor.offsite}
     found["axe"] = [what for impact, what in axe if impact in GRAVE]
     for check, findings in found.items():
-        tally[page][check] += len(findings)
+        tally(page, check, len(findings))
     assert {check: findings for check, findings in found.items() if findings} == {}
 
 
@@ -122,7 +126,7 @@ def test_page(visitor, page, tally):
 def test_page_needs_no_server(unzipped, page, tally):
     found = unzipped.open(page).evaluate(LOOK)
     findings = [*unzipped.console, *unzipped.offsite, *found["images"], *found["math"]]
-    tally[page]["file://"] += len(findings)
+    tally(page, "file://", len(findings))
     assert findings == []
 
 
@@ -156,7 +160,7 @@ def test_links_lead_somewhere(page, anchors, tally):
             anchor and place in anchors and unquote(anchor) not in anchors[place]
         ):
             lost.append(link)
-    tally[page]["links"] += len(lost)
+    tally(page, "links", len(lost))
     assert lost == []
 
 
@@ -195,8 +199,9 @@ def frame(knob) -> str:
 def test_knobs_turn_by_keyboard(reader, page):
     opened = reader.open(page)
     knobs = opened.locator(".knob").all()
-    assert knobs
-    for knob in knobs:
+    turned = [knob for knob in knobs if knob.locator("img").count() > 1]
+    assert turned or "profile = smoke" in opened.content()  # a small run may have one frame
+    for knob in turned:
         before = frame(knob)
         control = knob.locator("input:checked, input[type=range]").first
         expect(control).to_have_count(1)
@@ -221,6 +226,13 @@ def test_print_shows_the_static_figure_and_every_detail(reader, page):
     expect(opened.locator(".bd-sidebar-primary")).to_be_hidden()
     opened.emulate_media(media="screen")
 
+    folded = "document.querySelectorAll('details:not([open])').length"
+    before = opened.evaluate(folded)
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert opened.evaluate(folded) == 0 < before
+    opened.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert opened.evaluate(folded) == before
+
 
 @pytest.mark.parametrize("page", KNOBS)
 def test_without_javascript_the_static_figure_is_there(browser, server, page):
@@ -244,3 +256,18 @@ def test_figures_say_how_they_were_made(reader, page):
     expect(told.locator("dl")).to_be_visible()
     for word in ("Notebook", "seed", "Commit", "Device", "Time"):
         expect(told).to_contain_text(word)
+
+
+def test_a_knob_turns_in_a_notebook_alone(browser):
+    """The output of a cell brings its own script: no page of the book around it."""
+    frames = {}
+    for k in (1, 2):
+        frames[k] = Figure(figsize=(2, 1))
+        frames[k].text(0.5, 0.5, str(k))
+    opened = browser.new_page()
+    opened.set_content(figures.knob(frames, "k", "A number.")._repr_mimebundle_()["text/html"])
+    before = frame(opened)
+    opened.get_by_label("k").press("ArrowRight")
+    assert frame(opened) != before
+    expect(opened.locator("output")).to_have_text("2")
+    opened.close()

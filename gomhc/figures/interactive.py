@@ -51,10 +51,13 @@ class Knob:
     def markup(self) -> str:
         """The input and all frames; those that are not shown are hidden."""
         control = self._slider() if self.kind == "slider" else self._picker()
+        # On a phone small print scrolls in its box rather than shrink to nothing.
+        width = 4 * self.frames[self.default].get_figwidth()
+        style = f"max-width: 100%; min-width: min(36rem, {width:.1f}rem)"
         pictures = "".join(
             f'<img src="{_data(figure)}" data-name="{html.escape(name)}" '
             f'alt="{html.escape(f"{self.alt} {self.label}: {name}.")}"'
-            f' style="max-width: 100%"{"" if name == self.default else " hidden"}>'
+            f' style="{style}"{"" if name == self.default else " hidden"}>'
             for name, figure in self.frames.items()
         )
         return f'<div class="knob">{control}{pictures}</div>'
