@@ -5,6 +5,7 @@ Run it after `make book`: `python -m book.pdf`. $CHROMIUM names the browser wher
 name.
 """
 
+import html
 import os
 import shutil
 import subprocess
@@ -86,7 +87,7 @@ def join(printed: Iterable[tuple[str, Path]], target: Path) -> int:
     return len(writer.pages)
 
 
-def is_local(note: dict) -> bool:  # type: ignore[type-arg]
+def is_local(note: dict) -> bool:
     """Whether an annotation is a link to a file."""
     action = note.get("/A", {})
     return str(action.get_object().get("/URI", "") if action else "").startswith("file:")
@@ -94,8 +95,8 @@ def is_local(note: dict) -> bool:  # type: ignore[type-arg]
 
 def title_of(page: Path) -> str:
     """Title of a page, without the book's."""
-    text = page.read_text(encoding="utf-8")
-    return text.partition("<title>")[2].partition("</title>")[0].partition(" — ")[0].strip()
+    title = page.read_text(encoding="utf-8").partition("<title>")[2].partition("</title>")[0]
+    return html.unescape(title).partition(" — ")[0].strip()
 
 
 def make(root: Path) -> tuple[Path, int]:
@@ -104,14 +105,14 @@ def make(root: Path) -> tuple[Path, int]:
     Raises:
         PdfError: If there is no book, no browser, or a page cannot be printed.
     """
-    html, target = root / "_build" / "html", root / "_build" / "gomhc-book.pdf"
-    if not html.exists():
+    book, target = root / "_build" / "html", root / "_build" / "gomhc-book.pdf"
+    if not book.exists():
         raise PdfError("expected a book in _build/html, found none: run 'make book' first")
     chromium = browser()
     with tempfile.TemporaryDirectory() as folder:
         printed = []
         for number, name in enumerate(pages(root)):
-            page, one = html / f"{name}.html", Path(folder, f"{number}.pdf")
+            page, one = book / f"{name}.html", Path(folder, f"{number}.pdf")
             print_page(chromium, page, one)
             printed.append((title_of(page), one))
             print(f"{name} …", flush=True)
