@@ -101,8 +101,9 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     for name in runs:
         shutil.copy(executed / f"{name}.ipynb", source / "notebooks")
     (source / "book" / "execution.md").write_text(execution_page(runs), encoding="utf-8")
-    times = timings_table(read_timings(root))
-    (source / "book" / "timings.md").write_text(times, encoding="utf-8")  # book/rerun.md's
+    if (source / "book" / "rerun.md").exists():  # it includes the table of times
+        times = timings_table(read_timings(root))
+        (source / "book" / "timings.md").write_text(times, encoding="utf-8")
     if VERDICTS in (source / "book" / "index.md").read_text(encoding="utf-8"):
         (source / "book" / VERDICTS).write_text(verdicts_table(), encoding="utf-8")
     return source
