@@ -18,7 +18,7 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help book release colab colab-test serve test browser records gpu-records bench bench-fits compare lint links audit format lock clean
+.PHONY: help book pdf release colab colab-test serve test browser records gpu-records bench bench-fits compare lint links audit format lock clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -29,6 +29,9 @@ book: $(STAMP)  ## execute the notebooks and render the book (PROFILE=smoke|book
 
 release: $(STAMP)  ## pack the built book, wheel and source archive, with manifest and checksums
 	$(BIN)/python -m book.release --profile $(PROFILE)
+
+pdf: $(STAMP)  ## print the built book into one PDF (needs Chromium)
+	$(BIN)/python -m book.pdf
 
 colab: $(STAMP)  ## write the Colab editions (REPOSITORY=<git url> REVISION=<commit>)
 	$(BIN)/python -m book.colab --repository "$(REPOSITORY)" --revision "$(REVISION)"

@@ -37,8 +37,8 @@ executed anew when its source, the library, the locked packages or its parameter
 built only where all have run to their end. The memory is the largest that any of a notebook's
 processes held, on the CPU's side.
 
-| Notebook | Result | Profile | Seed | Time | Memory | Started (UTC) | Ran on | Versions | Source |
-| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |
+| Notebook | Result | Profile | Seed | Time | Memory | Started (UTC) | Source |
+| --- | --- | --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -57,15 +57,27 @@ def memory(size: int | None) -> str:
     return f"{size / 2**20:,.0f} MiB" if size else "not measured"
 
 
+def machines(runs: dict[str, dict[str, Any]]) -> list[str]:
+    """A sentence for each machine and set of versions, and the notebooks that ran there."""
+    places: dict[str, list[str]] = {}
+    for name, run in runs.items():
+        versions = ", ".join(map(" ".join, sorted(run["versions"].items())))
+        place = f"{run['ran_on']} ({run['machine']}), with {versions}"
+        places.setdefault(place, []).append(name.split("-")[0])
+    return [f"Notebooks {', '.join(names)} ran on {place}." for place, names in places.items()]
+
+
 def execution_page(runs: dict[str, dict[str, Any]]) -> str:
     """The page that says where and when each notebook ran, from the notebooks themselves."""
-    return EXECUTION_PAGE + "".join(
-        f"| [](../notebooks/{name}.ipynb) | all {run['cells']} cells ran | {run['profile']} "
-        f"| {run['seed']} | {run['seconds']} s | {memory(run['peak_bytes'])} "
-        f"| {run['started'][:16].replace('T', ' ')} | {run['ran_on']}; {run['machine']} "
-        f"| {', '.join(map(' '.join, sorted(run['versions'].items())))} "
-        f"| `{run['source'][:7]}` |\n"
-        for name, run in runs.items()
+    return (
+        EXECUTION_PAGE
+        + "".join(
+            f"| [](../notebooks/{name}.ipynb) | all {run['cells']} cells ran | {run['profile']} "
+            f"| {run['seed']} | {run['seconds']} s | {memory(run['peak_bytes'])} "
+            f"| {run['started'][:16].replace('T', ' ')} | `{run['source'][:7]}` |\n"
+            for name, run in runs.items()
+        )
+        + "".join(f"\n{where}\n" for where in machines(runs))
     )
 
 

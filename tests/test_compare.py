@@ -158,3 +158,9 @@ def test_an_edited_record_is_refused(tmp_path, capsys):
     path.write_text(path.read_text().replace('"samples"', '"simples"', 1))
     assert main([str(tmp_path)]) == 2
     assert "edited or damaged" in capsys.readouterr().err
+
+
+def test_page_on_re_running_tells_the_tolerance_there_is():
+    page = " ".join((ROOT / "book" / "rerun.md").read_text().split())
+    assert "within one per cent, or a millionth" in page
+    assert (comparing.RELATIVE, comparing.ABSOLUTE) == (0.01, 1e-6)
