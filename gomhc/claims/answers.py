@@ -177,9 +177,10 @@ def block_size(said: Said) -> str:
     if dial.verdict == OPEN:
         return "The record of uniform samples has not been made."
     share = dial.values["share"]
+    *_, largest = next(iter(share.values()))  # "go-mhc s=4"
     return (
-        f"Of uniform samples of the polytope $s=2$ reaches {_shares(share, GO)}, and $s=4$ "
-        f"{_shares(share, 'go-mhc s=4')}."
+        f"Of uniform samples of the polytope $s=2$ reaches {_shares(share, GO)}, and "
+        f"${largest.partition(' ')[2]}$ reaches {_shares(share, largest)}."
     )
 
 
