@@ -14,12 +14,16 @@ import pytest
 import yaml
 from jupyter_book.config import get_final_config, validate_yaml
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from pybtex.database import parse_string
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 from sphinx_external_toc.parsing import parse_toc_yaml
 
 from book import build as builder
+from book import generated
 from book.execute import NotebookError, execute
+from gomhc.claims import CLAIMS
+from gomhc.claims.answers import ANSWERS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
@@ -89,6 +93,27 @@ def test_table_of_contents_names_the_files_there_are():
     ]
     assert missing == []
     assert sorted(NOTEBOOKS) == sorted(file.stem for file in (ROOT / "notebooks").glob("*.ipynb"))
+
+
+def test_pages_include_what_the_build_can_write():
+    pages = [page.read_text(encoding="utf-8") for page in (ROOT / "book").glob("*.md")]
+    names = {name for page in pages for name in generated.INCLUDE.findall(page)}
+    assert len(names) == len({name for page in pages for name in re.findall("generated/.*", page)})
+    answers = {name.removeprefix("answer-") for name in names if name.startswith("answer-")}
+    assert answers <= set(ANSWERS)
+    others = {"verdicts", "headlines", "timings", "bibtex", "citation", "contributing"}
+    assert names == others | {f"answer-{name}" for name in answers}
+    assert set(generated.HEADLINES) <= {claim.id for claim in CLAIMS}
+    with pytest.raises(ValueError, match="got 'weather'"):
+        generated.part("weather", ROOT)
+
+
+def test_the_entry_to_cite_is_bibtex():
+    entries = parse_string(generated.bibtex(ROOT), "bibtex").entries
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert list(entries) == ["dandachi2026gomhc", "gomhc"]
+    assert entries["gomhc"].fields["note"] == f"Version {citation['version']}"
+    assert entries["gomhc"].fields["title"] == f"{{{citation['title']}}}"
 
 
 def stored(name: str) -> nbformat.NotebookNode:

@@ -667,7 +667,7 @@ def test_an_answer_quotes_verdicts_of_the_ledger(entries, untouched):
     found = verdicts["mixing-full"]
     assert f"lowers the loss” *{found.verdict}* in the GPT `small`" in answer("worth", untouched)
     mean = found.values["difference"]["mean"]
-    assert f"ends {100 * abs(mean):.1f} % " in answer("worth", untouched)
+    assert f"ends {100 * abs(mean):.1f}\N{NO-BREAK SPACE}% " in answer("worth", untouched)
 
 
 def test_an_answer_survives_a_training_that_diverged(folder):

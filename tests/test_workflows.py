@@ -98,7 +98,7 @@ def test_nothing_is_published_before_all_has_passed(name, job):
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_workflows_use_the_targets_there_are(file):
     used = set(re.findall(r"run: make ([a-z-]+)", file.read_text()))
-    assert used <= TARGETS | {"browser"}
+    assert used <= TARGETS
 
 
 def test_failure_of_any_weekly_check_is_reported():

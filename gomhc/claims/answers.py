@@ -10,6 +10,7 @@ from typing import Any
 from gomhc.claims.base import FAILS, GO, HOLDS, OPEN, Verdict, number, span
 
 Said = Callable[[str], Verdict]  # id of a claim -> its verdict
+PERCENT = "\N{NO-BREAK SPACE}%"
 SIZES = {"full": "small", "book": "nano"}  # of chapter 7, largest first -> name of the model
 
 
@@ -19,7 +20,7 @@ def _quoted(words: str, entry: Verdict) -> str:
 
 
 def _percent(share: float) -> str:
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.3g}{PERCENT}"
 
 
 def _shares(table: Mapping[str, Mapping[str, float]], label: str) -> str:
@@ -31,7 +32,8 @@ def _apart(difference: Mapping[str, Any]) -> str:
     """A difference with its interval: 5.0 % above (95 % interval +1.0 % to +9.0 %)."""
     mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
     side = "above" if mean > 0 else "below"
-    return f"{abs(mean):.1f} % {side} (95 % interval {low:+.1f} % to {high:+.1f} %)"
+    ends = f"{low:+.1f}{PERCENT} to {high:+.1f}{PERCENT}".replace("-", "\N{MINUS SIGN}")
+    return f"{abs(mean):.1f}{PERCENT} {side} (95{PERCENT} interval {ends})"
 
 
 def _largest(said: Said, kind: str) -> tuple[str, Verdict]:
@@ -177,9 +179,10 @@ def block_size(said: Said) -> str:
     if dial.verdict == OPEN:
         return "The record of uniform samples has not been made."
     share = dial.values["share"]
+    *_, largest = next(iter(share.values()))  # "go-mhc s=4"
     return (
-        f"Of uniform samples of the polytope $s=2$ reaches {_shares(share, GO)}, and $s=4$ "
-        f"{_shares(share, 'go-mhc s=4')}."
+        f"Of uniform samples of the polytope $s=2$ reaches {_shares(share, GO)}, and "
+        f"${largest.partition(' ')[2]}$ reaches {_shares(share, largest)}."
     )
 
 
