@@ -36,8 +36,8 @@ pdf: $(STAMP)  ## print the built book into one PDF (needs Chromium)
 colab: $(STAMP)  ## write the Colab editions (REPOSITORY=<git url> REVISION=<commit>)
 	$(BIN)/python -m book.colab --repository "$(REPOSITORY)" --revision "$(REVISION)"
 
-colab-test: $(STAMP)  ## run every Colab edition where there is torch but no gomhc (minutes)
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/test_colab.py
+colab-test: $(STAMP)  ## run every Colab edition where there is torch but no gomhc (COLAB_ARGS="-k 02")
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/test_colab.py $(COLAB_ARGS)
 
 serve:  ## show the built book on localhost (PORT=8000)
 	@test -f _build/html/index.html || { echo "no book in _build/html: run 'make book' first" >&2; exit 1; }
