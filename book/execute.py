@@ -146,7 +146,8 @@ def resolved_device() -> str:
 
     if torch.cuda.is_available():
         return str(torch.cuda.get_device_name())
-    return f"CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"CPU, {threads} thread{'s' * (threads != 1)}"
 
 
 def errors(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:
