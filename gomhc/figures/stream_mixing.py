@@ -1,6 +1,6 @@
 """Chapter 5: losses and steps on the synthetic task."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator
 from gomhc.figures.style import color, styles
 
 NEVER = "never"
+BEYOND = 2.2  # limits: where runs are drawn that never got there
 
 
 def _legend_below(fig: Figure, axes: Sequence[Axes], columns: int = 5) -> None:
@@ -130,6 +131,31 @@ def against_published(
     return fig
 
 
+def _steps_panels(
+    table: Mapping[str, Mapping[str, Mapping[str, Any]]],
+    limit: int,
+    draw: Callable[[Axes, int, Mapping[str, Any], str], None],
+) -> Figure:
+    """Panels of steps, one a family of targets; `draw` puts a method's row at its place."""
+    fig, axes = plt.subplots(
+        1, len(table), figsize=(2.4 * len(table) + 1.3, 3.9), sharey=True, sharex=True
+    )
+    panels = list(np.atleast_1d(axes))
+    labels = list(dict.fromkeys(label for rows in table.values() for label in rows))
+    for ax, (family, rows) in zip(panels, table.items(), strict=True):
+        for place, label in enumerate(labels):
+            if label in rows:
+                draw(ax, place, rows[label], color(label))
+        ax.axhline(limit, color="#444444", linewidth=1, linestyle=":")
+        ax.set(yscale="log", title=family)
+        ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=9)
+    # A limit ends autoscaling, so it is set when all panels are drawn.
+    panels[0].set(ylim=(None, 3.2 * limit), ylabel="steps to 1.05 × floor")
+    panels[0].text(-0.45, BEYOND * limit * 1.12, NEVER, fontsize=9, va="bottom")
+    plt.close(fig)
+    return fig
+
+
 def steps_to_floor(table: Mapping[str, Mapping[str, Mapping[str, Any]]], limit: int) -> Figure:
     """Steps that each method needs, one panel a family of targets; a dot is a seed.
 
@@ -137,31 +163,15 @@ def steps_to_floor(table: Mapping[str, Mapping[str, Mapping[str, Any]]], limit: 
         table: family -> label -> a mapping with `steps`, a list with None for never.
         limit: steps that were allowed; runs that never got there are drawn above it.
     """
-    fig, axes = plt.subplots(
-        1, len(table), figsize=(2.4 * len(table) + 1.3, 3.9), sharey=True, sharex=True
-    )
-    labels = list(dict.fromkeys(label for rows in table.values() for label in rows))
-    beyond = 2.2 * limit
-    for ax, (family, rows) in zip(np.atleast_1d(axes), table.items(), strict=True):
-        for place, label in enumerate(labels):
-            if label not in rows:
-                continue
-            steps = [beyond if k is None else max(k, 1) for k in rows[label]["steps"]]
-            shifts = np.linspace(-0.2, 0.2, len(steps)) if len(steps) > 1 else [0]
-            hollow = [k == beyond for k in steps]
-            faces = ["none" if never else color(label) for never in hollow]
-            ax.scatter(
-                place + np.asarray(shifts), steps, s=26, c=faces, edgecolors=color(label), zorder=3
-            )
-            ax.plot([place - 0.3, place + 0.3], [np.median(steps)] * 2, color=color(label))
-        ax.axhline(limit, color="#444444", linewidth=1, linestyle=":")
-        ax.set(yscale="log", title=family, ylim=(None, 3.2 * limit))
-        ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=9)
-    first = np.atleast_1d(axes)[0]
-    first.set_ylabel("steps to 1.05 × floor")
-    first.text(-0.45, beyond * 1.12, NEVER, fontsize=9, va="bottom")
-    plt.close(fig)
-    return fig
+
+    def seeds(ax: Axes, place: int, row: Mapping[str, Any], colour: str) -> None:
+        steps = [BEYOND * limit if k is None else max(k, 1) for k in row["steps"]]
+        shifts = np.linspace(-0.2, 0.2, len(steps)) if len(steps) > 1 else [0]
+        faces = ["none" if k is None else colour for k in row["steps"]]
+        ax.scatter(place + np.asarray(shifts), steps, s=26, c=faces, edgecolors=colour, zorder=3)
+        ax.plot([place - 0.3, place + 0.3], [np.median(steps)] * 2, color=colour)
+
+    return _steps_panels(table, limit, seeds)
 
 
 def steps_at_rate(
@@ -174,33 +184,20 @@ def steps_at_rate(
         rate: the learning rate, as `tuning` has it.
         limit: steps that were allowed; what never got there is drawn above it.
     """
-    fig, axes = plt.subplots(
-        1, len(table), figsize=(2.4 * len(table) + 1.3, 3.9), sharey=True, sharex=True
-    )
-    labels = list(dict.fromkeys(label for rows in table.values() for label in rows))
-    beyond = 2.2 * limit
-    for ax, (family, rows) in zip(np.atleast_1d(axes), table.items(), strict=True):
-        for place, label in enumerate(labels):
-            if label not in rows:
-                continue
-            there = [steps for steps in rows[label]["tuning"].values() if steps is not None]
-            if there:
-                ax.plot([place] * 2, [min(there), max(there)], color="#d9d9d9", linewidth=7)
-            steps = rows[label]["tuning"][rate]
-            look = {"color": color(label), "markersize": 8}
-            if steps is None:
-                ax.plot(place, beyond, "o", markerfacecolor="none", **look)
-            else:
-                ax.plot(place, steps, "o", **look)
-        ax.axhline(limit, color="#444444", linewidth=1, linestyle=":")
-        ax.set(yscale="log", title=family, xlim=(-0.6, len(labels) - 0.4))
-        ax.set_xticks(range(len(labels)), labels, rotation=60, ha="right", fontsize=9)
-    first = np.atleast_1d(axes)[0]
+    places = len({label for rows in table.values() for label in rows})
     every = [k for rows in table.values() for row in rows.values() for k in row["tuning"].values()]
     lowest = min((k for k in every if k is not None), default=1)
-    first.set(ylim=(0.6 * lowest, 3.2 * limit), ylabel="steps to 1.05 × floor")
-    first.text(-0.45, beyond * 1.12, NEVER, fontsize=9, va="bottom")
-    plt.close(fig)
+
+    def one(ax: Axes, place: int, row: Mapping[str, Any], colour: str) -> None:
+        there = [steps for steps in row["tuning"].values() if steps is not None]
+        if there:
+            ax.plot([place] * 2, [min(there), max(there)], color="#d9d9d9", linewidth=7)
+        steps = row["tuning"][rate]
+        at, face = (BEYOND * limit, "none") if steps is None else (steps, colour)
+        ax.plot(place, at, "o", color=colour, markerfacecolor=face, markersize=8)
+
+    fig = _steps_panels(table, limit, one)
+    fig.axes[0].set(ylim=(0.6 * lowest, None), xlim=(-0.6, places - 0.4))  # of all panels
     return fig
 
 
