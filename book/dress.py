@@ -7,12 +7,13 @@ any figure, and keeps the rest in a template that book/static's copy of knob.js 
 
 import html
 import re
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from nbformat.v4 import new_markdown_cell
+
+from gomhc.records import git
 
 PICTURES = ("image/svg+xml", "image/png")
 KNOB = re.compile(r'<div class="knob">.*</div>(?=\s*<script>)', re.DOTALL)
@@ -21,14 +22,10 @@ HIDDEN = {"remove-cell", "remove-output"}
 
 def commit(root: Path) -> str:
     """The commit that is checked out at `root`, and whether files differ from it."""
-    git = ["git", "-C", str(root)]
-    asked = [[*git, "rev-parse", "--short=12", "HEAD"], [*git, "status", "--porcelain"]]
-    head, changed = (
-        subprocess.run(command, capture_output=True, text=True, check=False) for command in asked
-    )
-    if head.returncode:
+    head = git("rev-parse", "--short=12", "HEAD", folder=root)
+    if head is None:
         return "not a git checkout"
-    return head.stdout.strip() + (", with changes" if changed.stdout else "")
+    return head + (", with changes" if git("status", "--porcelain", folder=root) else "")
 
 
 def dress(notebook: nbformat.NotebookNode, name: str, revision: str) -> nbformat.NotebookNode:

@@ -19,12 +19,14 @@ from typing import Any
 
 import nbformat
 import papermill
+import torch
 from nbclient.exceptions import CellTimeoutError, DeadKernelError
 from papermill.exceptions import PapermillExecutionError, strip_color
 from traitlets.config import Config
 
 from benchmarks.machine import processor
 from book.guard import changes, peak_memory, snapshot
+from gomhc.records import device_name
 
 FORMAT = 2  # of what an executed notebook says of its run
 CELL_TIMEOUT = 3600  # seconds
@@ -126,7 +128,7 @@ def execute(
         "inputs": inputs,
         "source": digest(root, [source]),
         **parameters,
-        "ran_on": resolved_device(),
+        "ran_on": device_name(gpu=torch.cuda.is_available()),
         "machine": processor(),
         "peak_bytes": peak(),
         "cells": sum(cell.cell_type == "code" for cell in notebook.cells),
@@ -138,16 +140,6 @@ def execute(
     nbformat.write(notebook, partial)
     partial.rename(target)
     return run
-
-
-def resolved_device() -> str:
-    """The device that `auto` stands for on this machine, by name."""
-    import torch  # takes seconds, and reused notebooks don't need it
-
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
-    threads = torch.get_num_threads()
-    return f"CPU, {threads} thread{'s' * (threads != 1)}"
 
 
 def errors(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

@@ -1,13 +1,10 @@
 """Print the built book into one PDF, with a bookmark for each page: `_build/gomhc-book.pdf`.
 
 Chromium prints each page as a browser shows it, formulas and figures included; pypdf joins them.
-Run it after `make book`: `python -m book.pdf`. $CHROMIUM names the browser where it has no usual
-name.
+Run it after `make book`: `python -m book.pdf`.
 """
 
 import html
-import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -18,17 +15,13 @@ from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, NameObject
 from sphinx_external_toc.parsing import parse_toc_yaml
 
+from book.chromium import FLAGS, NoChromiumError, find
+
 ROOT = Path(__file__).resolve().parents[1]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 SECONDS = 120  # for one page
-FLAGS = [
+PRINTING = [
+    *FLAGS,
     "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
     "--no-pdf-header-footer",
     "--virtual-time-budget=30000",  # MathJax sets formulas after the page has loaded
 ]
@@ -36,15 +29,6 @@ FLAGS = [
 
 class PdfError(Exception):
     """The book cannot be printed; the message says why."""
-
-
-def browser() -> str:
-    """Path of a Chromium."""
-    names = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else BROWSERS
-    found = next(filter(None, map(shutil.which, names)), None)
-    if not found:
-        raise PdfError(f"expected a browser, one of {', '.join(names)}; found none (see $CHROMIUM)")
-    return found
 
 
 def pages(root: Path) -> list[str]:
@@ -57,7 +41,7 @@ def pages(root: Path) -> list[str]:
 def print_page(chromium: str, page: Path, target: Path) -> None:
     """Print one HTML file."""
     with tempfile.TemporaryDirectory() as profile:
-        command = [chromium, *FLAGS, f"--user-data-dir={profile}", f"--print-to-pdf={target}"]
+        command = [chromium, *PRINTING, f"--user-data-dir={profile}", f"--print-to-pdf={target}"]
         try:
             subprocess.run(
                 [*command, page.as_uri()], capture_output=True, timeout=SECONDS, check=True
@@ -103,12 +87,13 @@ def make(root: Path) -> tuple[Path, int]:
     """Print the book of the project at `root`; return the PDF and its number of pages.
 
     Raises:
-        PdfError: If there is no book, no browser, or a page cannot be printed.
+        PdfError: If there is no book, or a page cannot be printed.
+        NoChromiumError: If there is no browser.
     """
     book, target = root / "_build" / "html", root / "_build" / "gomhc-book.pdf"
     if not book.exists():
         raise PdfError("expected a book in _build/html, found none: run 'make book' first")
-    chromium = browser()
+    chromium = find()
     with tempfile.TemporaryDirectory() as folder:
         printed = []
         for number, name in enumerate(pages(root)):
@@ -123,7 +108,7 @@ def main() -> int:
     """Command line."""
     try:
         path, count = make(ROOT)
-    except PdfError as error:
+    except (PdfError, NoChromiumError) as error:
         print(error, file=sys.stderr)
         return 1
     print(f"{path.relative_to(ROOT)}: {count} pages, {path.stat().st_size / 1e6:.1f} MB")

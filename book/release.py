@@ -20,6 +20,7 @@ import nbformat
 
 from book.build import RENDERED_FROM, notebooks
 from book.execute import digest, files_under
+from gomhc.records import git
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
@@ -74,23 +75,17 @@ def executed_notebooks(root: Path, profile: str) -> dict[str, dict[str, Any]]:
     return listed
 
 
-def manifest(root: Path, profile: str, files: list[Path]) -> dict[str, Any]:
+def manifest(
+    root: Path, profile: str, executed: dict[str, dict[str, Any]], files: list[Path]
+) -> dict[str, Any]:
     """The document that names everything in a release."""
-    git = ["git", "-C", str(root), "rev-parse", "HEAD"]
-    commit = subprocess.run(git, capture_output=True, text=True, check=False)
-    changes = subprocess.run(
-        ["git", "-C", str(root), "status", "--porcelain"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "schema": SCHEMA,
-        "commit": commit.stdout.strip() if commit.returncode == 0 else None,
-        "uncommitted_changes": changes.stdout.strip() != "",
+        "commit": git("rev-parse", "HEAD", folder=root),
+        "uncommitted_changes": bool(git("status", "--porcelain", folder=root)),
         "profile": profile,
         "lock_sha256": sha256(root / "requirements.lock"),
-        "notebooks": executed_notebooks(root, profile),
+        "notebooks": executed,
         "files": {
             path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in files
         },
@@ -124,12 +119,12 @@ def release(root: Path, profile: str = "book") -> Path:
     draft = target.with_name("release.partial")
     shutil.rmtree(draft, ignore_errors=True)
     draft.mkdir(parents=True)
-    executed_notebooks(root, profile)  # fails early
+    executed = executed_notebooks(root, profile)
     zip_book(html, draft / "gomhc-book.zip", "gomhc-book")
     if (pdf := root / "_build" / "gomhc-book.pdf").exists():
         shutil.copy(pdf, draft)
     distributions(root, draft)
-    listed = manifest(root, profile, sorted(draft.iterdir()))
+    listed = manifest(root, profile, executed, sorted(draft.iterdir()))
     (draft / MANIFEST).write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")
     sums = "".join(f"{sha256(path)}  {path.name}\n" for path in sorted(draft.iterdir()))
     (draft / SUMS).write_text(sums, encoding="utf-8")

@@ -3,7 +3,6 @@
 import functools
 import http.server
 import json
-import shutil
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -12,19 +11,11 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
+from book.chromium import FLAGS, NoChromiumError, find
+
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
 REPORT = ROOT / "_build" / "browser.json"
-# Chromium's own services must not call home: what is counted are requests of the pages.
-FLAGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 RESULTS: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
 
 
@@ -39,8 +30,10 @@ def pytest_sessionstart() -> None:
     """Say at once what is missing, rather than fail in every test."""
     if not (HTML / "index.html").exists():
         pytest.exit(f"expected a built book in {HTML}: run 'make book' first", returncode=2)
-    if shutil.which("chromium") is None:
-        pytest.exit("expected the browser chromium: apt-get install chromium", returncode=2)
+    try:
+        find()
+    except NoChromiumError as error:
+        pytest.exit(f"{error}: apt-get install chromium", returncode=2)
 
 
 @pytest.fixture(scope="session")
@@ -55,11 +48,9 @@ def server() -> Iterator[str]:
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """Debian's Chromium."""
+    """The machine's Chromium."""
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=shutil.which("chromium"), args=FLAGS, headless=True
-        )
+        chromium = playwright.chromium.launch(executable_path=find(), args=FLAGS, headless=True)
         yield chromium
         chromium.close()
 

@@ -610,11 +610,11 @@ def cpu_time() -> float:
     return times.user + times.system + times.children_user + times.children_system
 
 
-def git(*arguments: str) -> str | None:
-    """What git says in the package's folder, or None if it cannot tell."""
+def git(*arguments: str, folder: Path | None = None) -> str | None:
+    """What git says in a folder, by default the package's, or None if it cannot tell."""
     # In a hook of another repository, GIT_DIR and its kin would point there.
     environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    command = ["git", "--no-optional-locks", "-C", str(PACKAGE), *arguments]
+    command = ["git", "--no-optional-locks", "-C", str(folder or PACKAGE), *arguments]
     try:
         answer = subprocess.run(
             command, env=environment, capture_output=True, text=True, check=False
@@ -645,9 +645,14 @@ def gpu_allocations() -> int:
 
 def device(allocations: int) -> str:
     """The GPU if it was used since that count of allocations, else the CPU and its threads."""
+    return device_name(gpu=gpu_allocations() > allocations)
+
+
+def device_name(*, gpu: bool) -> str:
+    """The GPU's name, or the CPU with the threads that torch uses there."""
     import torch
 
-    if gpu_allocations() > allocations:
+    if gpu:
         return str(torch.cuda.get_device_name())
     threads = torch.get_num_threads()
     return f"CPU, {threads} thread{'s' * (threads != 1)}"

@@ -292,17 +292,22 @@ def test_without_a_compiler_pytorch_does_it(monkeypatch):
         make_mixer("go-mhc", 4, backend="fused")(theta)
 
 
-def test_a_compiler_that_cannot_be_imported_is_none(tmp_path):
-    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs an older NumPy')")
-    code = "import gomhc, torch; print(gomhc.make_mixer('mhc', 4)(torch.zeros(999, 16))[0, 0, 0])"
-    code += "; print(gomhc.backend_report())"
-    answer = subprocess.run(
+def said_with(code, **environment):
+    """What a Python of its own prints under further environment variables."""
+    return subprocess.run(
         [sys.executable, "-c", code],
-        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        env=os.environ | environment,
         capture_output=True,
         text=True,
         check=True,
     ).stdout
+
+
+def test_a_compiler_that_cannot_be_imported_is_none(tmp_path):
+    (tmp_path / "numba.py").write_text("raise ImportError('Numba needs an older NumPy')")
+    code = "import gomhc, torch; print(gomhc.make_mixer('mhc', 4)(torch.zeros(999, 16))[0, 0, 0])"
+    code += "; print(gomhc.backend_report())"
+    answer = said_with(code, PYTHONPATH=str(tmp_path))
     assert answer.startswith("tensor(0.2500)")
     assert "cpu: reference (numba cannot be imported: Numba needs an older NumPy)" in answer
 
@@ -319,14 +324,7 @@ def test_a_cache_that_has_no_place_is_done_without(monkeypatch):
 
 
 def test_a_compiler_that_is_switched_off_is_none():
-    code = "import gomhc; print(gomhc.backend_report())"
-    answer = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | {"NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
+    answer = said_with("import gomhc; print(gomhc.backend_report())", NUMBA_DISABLE_JIT="1")
     assert answer.startswith("cpu: reference (NUMBA_DISABLE_JIT is set)")
 
 

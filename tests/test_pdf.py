@@ -6,7 +6,8 @@ import pytest
 from pypdf import PdfReader, PdfWriter
 from pypdf.annotations import Link
 
-from book.pdf import PdfError, browser, join, make, pages, title_of
+from book.chromium import NoChromiumError, find
+from book.pdf import PdfError, join, make, pages, title_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -54,5 +55,6 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
     with pytest.raises(PdfError, match="expected a book in _build/html"):
         make(tmp_path)
     monkeypatch.setenv("CHROMIUM", "no-such-browser")
-    with pytest.raises(PdfError, match="expected a browser, one of no-such-browser; found none"):
-        browser()
+    missing = "expected a browser, one of no-such-browser; found none"
+    with pytest.raises(NoChromiumError, match=missing):
+        find()
