@@ -5,9 +5,10 @@ the book. Results are compared; provenance is not, nor what measures the machine
 
 Note [Timings]
     A wall time, a rate and a memory peak belong to a machine, and another machine's are not wrong.
-    They are known by name: keys of `TIMING_KEYS`, wherever they stand in a record, and records of
-    `TIMING_RECORDS`, which hold nothing else. A study that measures time or memory names its keys
-    so, or is entered here. `--timings` compares them too.
+    They are known by name: keys of `TIMING_KEYS`, wherever they stand in a record, records of
+    `TIMING_RECORDS`, which hold nothing else, and `TIMING_COLUMN`, as the evaluations of a training
+    are rows of steps, loss and seconds. A study that measures time or memory names its keys so, or
+    is entered here. `--timings` compares them too.
 """
 
 import argparse
@@ -26,6 +27,7 @@ SAME, MOVED, MISUSED = 0, 1, 2
 
 TIMING_KEYS = {"seconds", "tokens_per_second", "memory", "calls"}
 TIMING_RECORDS = ("benchmarks/*", "cost/time")
+TIMING_COLUMN = "series.evaluations.*.2"
 
 RELATIVE = 1e-2  # Adam's thousands of steps enlarge rounding, which differs between machines
 ABSOLUTE = 1e-6  # what is zero but for the rounding of float32
@@ -88,7 +90,7 @@ def is_timing(record: str, path: Keys) -> bool:
     """Whether a value measures the machine (Note [Timings])."""
     if any(fnmatchcase(record, pattern) for pattern in TIMING_RECORDS):
         return True
-    return not TIMING_KEYS.isdisjoint(path)
+    return not TIMING_KEYS.isdisjoint(path) or fnmatchcase(".".join(path), TIMING_COLUMN)
 
 
 def is_same(ours: Any, other: Any, relative: float, absolute: float) -> bool:
@@ -162,7 +164,8 @@ def compare(
 
 def shown(value: Any) -> str:
     """A value in a table's cell."""
-    return f"{value:.6g}" if is_number(value) else str(value).replace("|", "\\|")[:40]
+    text = f"{value:.6g}" if is_number(value) else " ".join(str(value).split())  # one line
+    return text[:40].replace("|", "\\|")
 
 
 def rows(found: Comparison, most: int) -> list[tuple[str, ...]]:

@@ -139,7 +139,8 @@ def trainings(folder):
             above.items(), {"d4": 1, "lr-low": 2, "lr-high": 1.5}.items()
         ):
             run(record_name(profile, what, arm, seed), value * factor, seed)
-        run(record_name(profile, "d8", GO, seed), 0.09, seed)
+        for arm, value in {GO: 0.09, "identity": 0.11}.items():
+            run(record_name(profile, "d8", arm, seed), value, seed)
     for arm, value in above.items():
         run(record_name("full", "paper-30m", arm, 0), value, 0)
 
@@ -197,6 +198,7 @@ def world(folder):
     shares = {S1: 0.0, GO: 0.98, "go-mhc s=3": 1.0, LITE: 1.0, KROM: 0.0}
     far = {"0.1": 0.1, "0.5": 0.5, "0.9": 0.9, "max": 1.0}
     metrics = {
+        "samples": 500,
         "share": {d: {k: interval(x) for k, x in shares.items()} for d in "345"},
         "distance": {d: dict.fromkeys(shares, far) for d in "345"},
     }
@@ -667,7 +669,31 @@ def test_an_answer_quotes_verdicts_of_the_ledger(entries, untouched):
     found = verdicts["mixing-full"]
     assert f"lowers the loss” *{found.verdict}* in the GPT `small`" in answer("worth", untouched)
     mean = found.values["difference"]["mean"]
-    assert f"ends {100 * abs(mean):.1f}\N{NO-BREAK SPACE}% " in answer("worth", untouched)
+    ends = (
+        f"ends with go-mHC ($s=2$) {100 * abs(mean):.1f}\N{NO-BREAK SPACE}% below the same streams"
+    )
+    assert ends in answer("worth", untouched)
+
+
+def test_more_streams_are_also_compared_unmixed(folder):
+    assert "Without mixing, eight end 8.3\N{NO-BREAK SPACE}% below four" in answer(
+        "streams", folder
+    )
+    change(folder, record_name("full", "d8", "identity", 0), diverged)
+    assert "Without mixing" not in answer("streams", folder)
+    assert by_id(ledger(folder))["scaling-d-full"].values["unmixed"] is None
+
+
+def test_targets_that_no_seed_reaches_are_told_from_those_that_some_do(folder):
+    def miss(seeds):
+        return lambda m: m["edges"][GO].update(
+            lowest_over_floor=[1.2] * seeds + [1.0] * (5 - seeds)
+        )
+
+    change(folder, "stream-mixing/corrected-d4", miss(5))
+    change(folder, "stream-mixing/corrected-d8", miss(1))
+    caveat = by_id(ledger(folder))["minimum-corrected"].caveat
+    assert "by no seed at d = 4, edges; not by every seed at d = 8, edges" in caveat
 
 
 def test_an_answer_survives_a_training_that_diverged(folder):

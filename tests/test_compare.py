@@ -104,6 +104,19 @@ def test_times_and_provenance_are_not_results():
     ]
 
 
+def test_of_an_evaluation_the_seconds_alone_are_no_result():
+    ours, other = (record(series={"evaluations": [[20, 3.5, time]]}) for time in (1.0, 9.0))
+    assert moved(ours, other) == []
+    assert moved(ours, record(series={"evaluations": [[20, 3.6, 1.0]]})) == [
+        "series.evaluations.0.1"
+    ]
+
+
+def test_a_text_of_several_lines_stays_in_its_row(folders, capsys):
+    main(folders([record(sample="a\n\nb | c")], [record(sample="a")]))
+    assert "| a b \\| c | " in " ".join(capsys.readouterr().out.split())
+
+
 def test_names_of_timings_are_those_that_records_use(shipped):
     """A pattern or a key that fits nothing would be a typing error."""
     names, records = shipped.keys(), shipped.values()
@@ -111,6 +124,9 @@ def test_names_of_timings_are_those_that_records_use(shipped):
         assert any(comparing.fnmatchcase(name, pattern) for name in names)
     used = {key for one in records for path, _ in comparing.values(one.metrics) for key in path}
     assert used >= comparing.TIMING_KEYS
+    evaluations = shipped["lm/book-residual-d4-seed0"].series["evaluations"]
+    assert [len(row) for row in evaluations] == [3] * len(evaluations)
+    assert sorted(row[2] for row in evaluations) == [row[2] for row in evaluations]
     # And none has slipped through under another name.
     measured = {
         ".".join(path)

@@ -6,8 +6,9 @@ reason. Claims stand beside their criteria in a module a topic.
 
 Note [Criteria]
     Thresholds are constants; the sentences of the criteria are made from them, so what is written
-    is what is applied. "With a caveat" is for wording that says more than the numbers do while its
-    substance stands; each criterion says when.
+    is what is applied. "With a caveat" means that a weaker form of the criterion is met: the
+    wording says more than the numbers, it is true in some cases only, or a mean of few seeds
+    agrees while chance is not excluded. Each criterion says which.
 """
 
 from pathlib import Path

@@ -178,24 +178,28 @@ def _wider(profile: str) -> Callable[[Found], Finding]:
 
     def judge(found: Found) -> Finding:
         above: dict[str, dict[int, Number]] = {"d4": {}, "d8": {}}
+        still: dict[str, dict[int, Number]] = {"d4": {}, "d8": {}}  # streams that never mix
         speed: dict[str, list[Number]] = {"d4": [], "d8": []}
         machines = set()
         for seed, what in itertools.product(SIZES[profile]["seeds"], above):
             record = found[record_name(profile, what, GO, seed)]
             above[what][seed] = _above_floor(record)
+            still[what][seed] = _above_floor(found[record_name(profile, what, "identity", seed)])
             speed[what].append(record.metrics["tokens_per_second"])
             machines.add(record.provenance.device)
         for what, verdict in {"d8": FAILS, "d4": OPEN}.items():
             if math.inf in above[what].values():
                 return Finding(verdict, f"a training with d = {what[1:]} diverged", {})
         difference = _difference(above["d8"], above["d4"])
+        lost = any(math.inf in losses.values() for losses in still.values())
+        unmixed = None if lost else _difference(still["d8"], still["d4"])
         cost = statistics.median(speed["d4"]) / statistics.median(speed["d8"])
         more = _weights(found, profile, GO, ["d8"]) / _weights(found, profile, GO, ["d4"])
         measured = (
             f"loss above the floor at d = 8 against d = 4: {difference}, where d = 4 has "
             f"{span(above['d4'].values())} nats a token; {number(more)} times the parameters; a "
             f"token takes {number(cost)} times as long"
-        )
+        ) + (f"; streams that never mix, likewise: {unmixed}" if unmixed else "")
         likely = difference.mean < 0
         caveats = ["the interval holds 0"] if likely and difference.high >= 0 else []
         if likely and cost > TWICE:
@@ -203,7 +207,11 @@ def _wider(profile: str) -> Callable[[Found], Finding]:
         if likely and len(machines) > 1:
             caveats.append("the times are of different machines")
         verdict = grade(likely and not caveats, likely)
-        values = {"difference": difference._asdict(), "cost": cost}
+        values = {
+            "difference": difference._asdict(),
+            "unmixed": unmixed._asdict() if unmixed else None,
+            "cost": cost,
+        }
         return Finding(verdict, measured, values, "; ".join(caveats))
 
     return judge
@@ -295,7 +303,7 @@ def _claims(profile: str) -> list[Claim]:
             f"and a token takes at most {TWICE:g} times as long; with a caveat if only the mean is "
             "below 0.",
             f"{FIGURE}fig-lm-wide",
-            _names(profile, (GO,), ("d4", "d8")),
+            _names(profile, (GO, "identity"), ("d4", "d8")),
             _wider(profile),
         ),
     ]

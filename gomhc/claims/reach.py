@@ -116,7 +116,8 @@ def _dial(found: Found) -> Finding:
         if holds
         else ""
     )
-    return Finding(grade(False, holds), measured, {"share": levels}, caveat)
+    samples = found["polytope/coverage"].metrics["samples"]
+    return Finding(grade(False, holds), measured, {"share": levels, "samples": samples}, caveat)
 
 
 def _fills_polytope(found: Found) -> Finding:
