@@ -112,12 +112,12 @@ def read(folder: Path, only: str) -> dict[str, Record]:
     Raises:
         RecordError: If there are none, or one cannot be trusted.
     """
-    found = [load(path) for path in sorted(folder.glob("*/*.json")) if path.name[0] != "."]
-    records = {record.name: record for record in found if fnmatchcase(record.name, only)}
-    if not records:
+    paths = [path for path in sorted(folder.glob("*/*.json")) if path.name[0] != "."]
+    asked = [path for path in paths if fnmatchcase(f"{path.parent.name}/{path.stem}", only)]
+    if not asked:
         which = "" if only == "*" else f" that match {only!r}"
         raise RecordError(f"expected records (study/unit.json){which} in {folder}, found none")
-    return records
+    return {record.name: record for record in map(load, asked)}
 
 
 def compare(

@@ -226,7 +226,7 @@ def test_the_search_converges_quickly(generator):
 
 
 def test_giving_up_the_worse_starts_loses_nothing(monkeypatch):
-    targets = gomhc.sample_uniform(3, 100, torch.Generator().manual_seed(2))
+    targets = gomhc.sample_uniform(3, 40, torch.Generator().manual_seed(2))
     mixer = make_mixer("go-mhc", 3, s=2)
     raced = gomhc.distance_to_family(mixer, targets, 8, torch.Generator().manual_seed(3))
     monkeypatch.setattr(gomhc.birkhoff, "RACE", {})
