@@ -13,6 +13,7 @@ import pytest
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
 from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
+from pypdf import PdfReader
 
 from browser.conftest import HTML
 from gomhc import figures
@@ -236,6 +237,14 @@ def test_print_shows_the_static_figure_and_every_detail(reader, page):
     assert opened.evaluate(folded) == 0 < before
     opened.evaluate("dispatchEvent(new Event('afterprint'))")
     assert opened.evaluate(folded) == before
+
+
+def test_folded_code_is_printed(reader, tmp_path):
+    opened = reader.open("notebooks/04-spectra.html")
+    code = opened.locator("details.hide div.cell_input pre").first.text_content()
+    opened.pdf(path=tmp_path / "page.pdf")
+    printed = "".join(page.extract_text() for page in PdfReader(tmp_path / "page.pdf").pages)
+    assert "".join(code.split()) in "".join(printed.split())
 
 
 @pytest.mark.parametrize("page", KNOBS)
