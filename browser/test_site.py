@@ -47,6 +47,12 @@ LOOK = """() => {
     scroll: page.scrollWidth > page.clientWidth ? [`${page.scrollWidth} px wide`] : [],
   };
 }"""
+PAPER = {"width": 680, "height": 1009}  # A4 without its margins of 15 mm, at 96 dots an inch
+CUT = """() => [...document.querySelectorAll("main table, main pre, main div.math")].filter(box => {
+  const all = [];
+  for (let at = box; at.tagName !== "MAIN"; at = at.parentElement) all.push(at);
+  return all.some(at => at.scrollWidth > at.clientWidth + 2);
+}).map(box => box.innerText.slice(0, 80))"""
 JUDGE = """async contrast => {
   // Formulas are MathJax's, thousands of nodes in the colour of the text around them.
   const found = await axe.run({exclude: [["mjx-container"]]}, {
@@ -128,11 +134,21 @@ def test_page(visitor, page, tally):
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_page_needs_no_server(unzipped, page, tally):
-    found = unzipped.open(page).evaluate(LOOK)
+def test_page_needs_no_server_and_is_whole_on_paper(unzipped, page, tally):
+    opened = unzipped.open(page)
+    found = opened.evaluate(LOOK)
     findings = [*unzipped.console, *unzipped.offsite, *found["images"], *found["math"]]
     tally(page, "file://", len(findings))
     assert findings == []
+
+    screen = opened.viewport_size
+    opened.emulate_media(media="print")
+    opened.set_viewport_size(PAPER)
+    cut = opened.evaluate(CUT)
+    opened.emulate_media(media="screen")
+    opened.set_viewport_size(screen)
+    tally(page, "print", len(cut))
+    assert cut == []
 
 
 # Links, in the files themselves.
