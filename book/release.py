@@ -138,20 +138,25 @@ def check(folder: Path) -> None:
     """Compare every file of a release with its manifest and checksums.
 
     Raises:
-        ReleaseError: Naming the files that differ, are missing, or are in neither.
+        ReleaseError: Naming the files that differ, are missing, or are in neither; or if the
+            folder holds no release.
     """
-    listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
-    sums = {name: total for total, name in (line.split("  ", 1) for line in lines)}
-    there = {path.name: sha256(path) for path in folder.iterdir() if path.name != SUMS}
-    stated = {name: entry["sha256"] for name, entry in listed["files"].items()}
-    for what, expected, found in (
-        (SUMS, sums, there),
-        (MANIFEST, stated, {name: v for name, v in there.items() if name != MANIFEST}),
-    ):
+
+    def agree(what: str, expected: dict[str, str], found: dict[str, str]) -> None:
         wrong = [n for n in sorted(expected | found) if expected.get(n) != found.get(n)]
         if wrong:
             raise ReleaseError(f"expected the files of {what}, got others: {', '.join(wrong)}")
+
+    if not (folder / SUMS).is_file():
+        raise ReleaseError(f"expected a release in {folder}, found no {SUMS} there")
+    there = {path.name: sha256(path) for path in folder.iterdir() if path.name != SUMS}
+    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    parts = [line.partition("  ") for line in lines]
+    agree(SUMS, {name: total for total, _, name in parts}, there)
+
+    listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    del there[MANIFEST]
+    agree(MANIFEST, {name: entry["sha256"] for name, entry in listed["files"].items()}, there)
 
 
 def main() -> int:

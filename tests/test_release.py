@@ -112,12 +112,17 @@ def test_a_release_is_checked_from_the_command_line(copy):
     assert "gomhc-book.zip" in done.stderr
 
 
+def test_a_folder_without_a_release_is_none(tmp_path):
+    with pytest.raises(ReleaseError, match=f"expected a release in .* found no {SUMS}"):
+        check(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["gomhc-book.zip", "gomhc-9.9.tar.gz", MANIFEST])
 def test_an_edit_is_noticed(copy, name):
     check(copy)
     path = copy / name
     path.write_bytes(path.read_bytes().replace(b"t", b"u", 1) + b" ")
-    with pytest.raises((ReleaseError, ValueError)):
+    with pytest.raises(ReleaseError, match=f"files of {SUMS}.*{name}"):
         check(copy)
 
 
