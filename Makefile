@@ -41,7 +41,8 @@ colab-test: $(STAMP)  ## run every Colab edition where there is torch but no gom
 
 serve:  ## show the built book on localhost (PORT=8000)
 	@test -f _build/html/index.html || { echo "no book in _build/html: run 'make book' first" >&2; exit 1; }
-	$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html
+	$(PYTHON) -m http.server $(PORT) --bind 127.0.0.1 --directory _build/html \
+		|| { echo "expected port $(PORT) to be free; make serve PORT=… takes another" >&2; exit 1; }
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
@@ -54,7 +55,7 @@ records: export OMP_NUM_THREADS ?= 1
 records: $(STAMP)  ## run what the book stores of the full profile, from where it was stopped
 	$(BIN)/python -m gomhc.studies
 
-gpu-records: $(STAMP)  ## train what chapter 7 stores, most important first (LM_ARGS="--minutes 9 …")
+gpu-records: $(STAMP)  ## train the GPTs of profile full, for a GPU (LM_ARGS="--minutes 9 …")
 	$(BIN)/python -m gomhc.lm.runs $(LM_ARGS)
 
 bench: $(STAMP)  ## time the mixers against PyTorch and other packages, side by side (BENCH_ARGS=…)
@@ -102,7 +103,7 @@ lock:  ## resolve pyproject.toml anew into requirements.lock
 	mv requirements.lock.tmp requirements.lock; wc -l requirements.lock
 
 clean:  ## remove the book, the environment and every cache
-	rm -rf _build $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf _build build dist $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 $(STAMP): requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' || { \

@@ -14,6 +14,7 @@ Note [Timings]
 import argparse
 import math
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -110,14 +111,18 @@ def read(folder: Path, only: str) -> dict[str, Record]:
     """The records below a folder, by name.
 
     Raises:
-        RecordError: If there are none, or one cannot be trusted.
+        RecordError: If there are none, or one cannot be trusted or has another's name.
     """
     paths = [path for path in sorted(folder.glob("*/*.json")) if path.name[0] != "."]
     asked = [path for path in paths if fnmatchcase(f"{path.parent.name}/{path.stem}", only)]
     if not asked:
         which = "" if only == "*" else f" that match {only!r}"
         raise RecordError(f"expected records (study/unit.json){which} in {folder}, found none")
-    return {record.name: record for record in map(load, asked)}
+    records = {f"{path.parent.name}/{path.stem}": load(path) for path in asked}
+    for name, record in records.items():
+        if record.name != name:
+            raise RecordError(f"expected the record {name} in {name}.json, got {record.name}")
+    return records
 
 
 def compare(
@@ -196,6 +201,14 @@ def table(lines: list[tuple[str, ...]]) -> str:
     return "\n".join(map(line, [head, rule, *lines]))
 
 
+def listed(names: list[str], most: int) -> str:
+    """Names of records; of many, how many each study has."""
+    if len(names) <= most:
+        return ", ".join(names)
+    studies = Counter(name.split("/")[0] for name in names)
+    return ", ".join(f"{count} of {study}" for study, count in studies.items())
+
+
 def report(found: Comparison, most: int = ROWS) -> str:
     """The comparison in words and a table, as Markdown that a terminal shows well."""
     parts = [table(rows(found, most))] if found.moved else []
@@ -203,7 +216,7 @@ def report(found: Comparison, most: int = ROWS) -> str:
         parts.append(f"Not compared: {name}, whose configuration differs in {', '.join(keys)}.")
     for only, names in (("only ours", found.missing), ("only the other run's", found.extra)):
         if names:
-            parts.append(f"Not compared, {only} ({len(names)}): {', '.join(names)}.")
+            parts.append(f"Not compared, {only} ({len(names)}): {listed(names, most)}.")
     total, records = sum(found.compared.values()), len(found.compared)
     touched = len({change.record for change in found.moved})
     parts.append(

@@ -17,6 +17,7 @@ THEBE = re.compile(
 # Of MathJax a page loads tex-chtml.js, and from there fonts, the menu and its accessible tree.
 UNUSED = [
     "_static/sphinx-thebe.*",
+    "_static/*webpack-macros.html",  # templates of the theme, not rendered
     "_static/**/*.map",
     "_static/mathjax/*-svg*.js",
     "_static/mathjax/*mml*.js",

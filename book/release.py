@@ -18,7 +18,7 @@ from typing import Any
 
 import nbformat
 
-from book.build import RENDERED_FROM, notebooks
+from book.build import PROFILES, RENDERED_FROM, notebooks
 from book.execute import digest, files_under
 from gomhc.records import git
 
@@ -61,7 +61,10 @@ def executed_notebooks(root: Path, profile: str) -> dict[str, dict[str, Any]]:
         source = root / "notebooks" / f"{name}.ipynb"
         path = root / "_build" / "executed" / profile / f"{name}.ipynb"
         if not path.exists():
-            raise ReleaseError(f"expected {name} executed, found none: run 'make book' first")
+            raise ReleaseError(
+                f"expected {name} executed in profile {profile!r}, found none: run "
+                f"'make book PROFILE={profile}' first, or release the profile that was built"
+            )
         run = dict(nbformat.read(path, as_version=4).metadata.gomhc)
         if run["source"] != digest(root, [source]):
             raise ReleaseError(
@@ -143,7 +146,12 @@ def check(folder: Path) -> None:
     """
 
     def agree(what: str, expected: dict[str, str], found: dict[str, str]) -> None:
-        wrong = [n for n in sorted(expected | found) if expected.get(n) != found.get(n)]
+        wrong = [
+            f"{name} ({'missing' if name not in found else how})"
+            for name in sorted(expected | found)
+            if expected.get(name) != found.get(name)
+            for how in ["altered" if name in expected else "not listed"]
+        ]
         if wrong:
             raise ReleaseError(f"expected the files of {what}, got others: {', '.join(wrong)}")
 
@@ -162,7 +170,7 @@ def check(folder: Path) -> None:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", default="book", help="of the book in _build (%(default)s)")
+    parser.add_argument("--profile", choices=PROFILES, default="book", help="of the book in _build (%(default)s)")
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="verify a release, build none")
     asked = parser.parse_args()
     try:
@@ -176,6 +184,8 @@ def main() -> int:
         return 1
     for path in sorted(folder.iterdir()):
         print(f"{path.relative_to(ROOT)}  {path.stat().st_size / 1e6:.2f} MB")
+    if json.loads((folder / MANIFEST).read_text(encoding="utf-8"))["uncommitted_changes"]:
+        print("not of one commit: there are uncommitted changes (git status)", file=sys.stderr)
     return 0
 
 

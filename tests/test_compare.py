@@ -153,6 +153,19 @@ def test_missing_and_extra_records_are_named(folders, capsys):
     assert "only the other run's (1): a/new." in said
 
 
+def test_of_many_missing_records_each_study_is_counted(folders, capsys):
+    ours = [record("a/both", x=1), *(record(f"b/unit{k}", x=1) for k in range(20))]
+    assert main(folders([*ours, record("c/one", x=1)], ours[:1])) == 0
+    assert "only ours (21): 20 of b, 1 of c." in capsys.readouterr().out
+
+
+def test_a_record_under_another_name_is_refused(folders, tmp_path, capsys):
+    asked = folders([record("a/one", x=1)], [record("a/one", x=1)])
+    (tmp_path / "other" / "a" / "one.json").rename(tmp_path / "other" / "a" / "two.json")
+    assert main(asked) == 2
+    assert "expected the record a/two in a/two.json, got a/one" in capsys.readouterr().err
+
+
 def test_long_lists_are_cut_and_counted(folders, capsys):
     ours, other = record(x=[1] * 30), record(x=[2] * 30)
     assert main([*folders([ours], [other]), "--rows", "3"]) == 1
