@@ -170,7 +170,8 @@ def check(folder: Path) -> None:
 def main() -> int:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--profile", choices=PROFILES, default="book", help="of the book in _build (%(default)s)")
+    said = "of the book in _build (%(default)s)"
+    parser.add_argument("--profile", choices=PROFILES, default="book", help=said)
     parser.add_argument("--check", type=Path, metavar="FOLDER", help="verify a release, build none")
     asked = parser.parse_args()
     try:

@@ -449,40 +449,55 @@ def closure(module: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
+def is_refusal(node: ast.AST) -> bool:
+    """Whether a statement is `if …: raise …` and no more: it ends a run, or does nothing to it."""
+    return (
+        isinstance(node, ast.If)
+        and len(node.body) == 1
+        and isinstance(node.body[0], ast.Raise)
+        and not node.orelse
+        and not any(isinstance(part, ast.NamedExpr) for part in ast.walk(node.test))
+    )
+
+
 @functools.cache
 def essence(source: str) -> str:
-    """What of a source runs: all but docstrings, comments and blank lines.
+    """What of a source makes results: all but refusals, docstrings, comments and blank lines.
 
-    The layout of the rest is kept as it is, so that every version of Python gives the same.
+    No refusal has met a run that came to its end, so better messages leave records current. The
+    layout of the rest is kept as it is, so that every version of Python gives the same.
     """
     lines = source.split("\n")
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
             row, column = token.start
             lines[row - 1] = lines[row - 1][:column]
+    documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
     for node in ast.walk(ast.parse(source)):
-        if not isinstance(
-            node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
-        ) or not ast.get_docstring(node, clean=False):
+        if isinstance(node, documented) and ast.get_docstring(node, clean=False):
+            apart = node.body[0]
+        elif isinstance(node, ast.If) and is_refusal(node):
+            apart = node
+        else:
             continue
-        doc = node.body[0]
-        first, last = doc.lineno - 1, (doc.end_lineno or doc.lineno) - 1
+        first, last = apart.lineno - 1, (apart.end_lineno or apart.lineno) - 1
         # Only where it has its lines for itself, as ruff format leaves it.
-        before = lines[first].encode()[: doc.col_offset]
-        after = lines[last].encode()[doc.end_col_offset :]
+        before = lines[first].encode()[: apart.col_offset]
+        after = lines[last].encode()[apart.end_col_offset :]
         if not (before + after).strip():
             lines[first : last + 1] = [""] * (last + 1 - first)
     return "\n".join(line.rstrip() for line in lines if line.strip())
 
 
 def code_hash(modules: Iterable[str]) -> str:
-    """Hash of the sources of gomhc modules as they are now, comments and docstrings apart.
+    """Hash of the `essence` of gomhc modules as they are now.
 
     Args:
         modules: dotted names.
 
     Returns:
-        A sha256 in hexadecimal.
+        A sha256 in hexadecimal, of what makes results: comments, docstrings and statements
+        `if …: raise …` do not count.
 
     Raises:
         ValueError: if there is no such module.
@@ -510,7 +525,7 @@ def made_by(record: Record, modules: Iterable[str]) -> bool:
 
 
 def is_current(record: Record) -> bool:
-    """Whether the code that made the record is, comments apart, the code that is here now."""
+    """Whether the code that made the record is the code that is here now (see `code_hash`)."""
     modules = record.provenance.modules
     return all(map(source_of, modules)) and code_hash(modules) == record.provenance.code
 

@@ -1,5 +1,6 @@
 """Records: what goes in comes out, and what cannot be trusted is refused with its reason."""
 
+import ast
 import hashlib
 import io
 import json
@@ -9,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import textwrap
 import time
 import tokenize
 from dataclasses import replace
@@ -435,6 +437,16 @@ def test_the_closure_in_the_library():
         ("return", "return 1 and", False),
         ("import math", "", False),
         ('"""Doc."""\n    return', '"""Doc."""; return', False),
+        ("    return", "    if math.inf < 0:\n        raise ValueError('no')\n    return", True),
+        ("    return", "    if math.inf < 0: raise ValueError\n    return", True),
+        ("    return", "    raise ValueError\n    return", False),
+        ("    return", "    if (x := 1) < 0:\n        raise ValueError\n    return", False),
+        ("    return", "    if 0:\n        math.inf\n        raise ValueError\n    return", False),
+        (
+            "    return",
+            "    if 0:\n        raise ValueError\n    else:\n        pass\n    return",
+            False,
+        ),
     ],
 )
 def test_only_code_counts(old, new, same, package):
@@ -445,11 +457,25 @@ def test_only_code_counts(old, new, same, package):
     assert (records.code_hash(["gomhc.maps"]) == before) is same
 
 
+def refusals(source):
+    """Lines of the statements `if …: raise …` that name nothing, by the text around the colon."""
+    lines, found = source.split("\n"), set()
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.If) and not node.orelse:
+            start, body, end = node.lineno - 1, node.body[0].lineno - 1, node.end_lineno
+            inside = ast.parse(textwrap.dedent("\n".join(lines[body:end]))).body
+            if ":=" not in "".join(lines[start:body]) and list(map(type, inside)) == [ast.Raise]:
+                found |= set(range(start + 1, end + 1))
+    return found
+
+
 def running_tokens(source, *, docstrings):
-    """What tokenize sees, but for layout, comments and (if wanted) statements of a string alone."""
+    """What tokenize sees, but for layout, comments and (if wanted) refusals and statements of a
+    string alone."""
     layout = {tokenize.COMMENT, tokenize.NL, tokenize.INDENT, tokenize.DEDENT, tokenize.ENCODING}
     tokens = tokenize.generate_tokens(io.StringIO(source).readline)
-    tokens = [token for token in tokens if token.type not in layout]
+    apart = set() if docstrings else refusals(source)
+    tokens = [t for t in tokens if t.type not in layout and t.start[0] not in apart]
     kept, starts = [], True
     for token, following in zip(tokens, [*tokens[1:], tokens[-1]], strict=True):
         alone = starts and token.type == tokenize.STRING and following.type == tokenize.NEWLINE
@@ -461,7 +487,7 @@ def running_tokens(source, *, docstrings):
 
 @pytest.mark.parametrize("path", sorted((ROOT / "gomhc").rglob("*.py")), ids=lambda p: p.stem)
 def test_nothing_that_runs_is_left_out(path):
-    """Of the library's own sources, against the tokens: docstrings go, everything else stays."""
+    """Of the library's own sources, against the tokens: only docstrings and refusals go."""
     source = path.read_text(encoding="utf-8")
     left = running_tokens(records.essence(source), docstrings=True)
     assert left == running_tokens(source, docstrings=False)
