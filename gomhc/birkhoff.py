@@ -129,13 +129,18 @@ def sample_uniform(
         (count, d, d), float64.
 
     Raises:
+        TypeError: if d, count or steps is no integer, or generator no torch.Generator.
         ValueError: if d < 1, count < 0 or steps < 0.
 
     Source: Smith 1984 (hit-and-run); Chan, Robbins 1999 (the uniform Birkhoff polytope).
     """
-    steps = 40 * (d - 1) ** 3 if steps is None else steps
-    if d < 1 or count < 0 or steps < 0:
+    if not all(hasattr(number, "__index__") for number in (d, count, steps or 0)):
+        raise TypeError(f"expected d, count, steps as integers; got {d=}, {count=}, {steps=}")
+    if d < 1 or count < 0 or (steps or 0) < 0:
         raise ValueError(f"expected d >= 1, count, steps >= 0; got {d=}, {count=}, {steps=}")
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"expected torch.Generator().manual_seed(…) or None, got {generator=}")
+    steps = 40 * (d - 1) ** 3 if steps is None else steps
     B = torch.full((count, d, d), 1 / d, dtype=torch.float64)
     if d == 1:
         return B
@@ -167,10 +172,15 @@ def sample_haar(
         (count, d, d), float64; the mean is J/d.
 
     Raises:
+        TypeError: if d, s or count is no integer, or generator no torch.Generator.
         ValueError: if d < 1, s < 1 or count < 0.
 
     Source: Mezzadri 2007 (Haar measure by QR).
     """
+    if not all(hasattr(number, "__index__") for number in (d, s, count)):
+        raise TypeError(f"expected d, s, count as integers; got {d=}, {s=}, {count=}")
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"expected torch.Generator().manual_seed(…) or None, got {generator=}")
     if d < 1 or s < 1 or count < 0:
         raise ValueError(f"expected d, s >= 1 and count >= 0; got {d=}, {s=}, {count=}")
     gaussian = torch.randn(count, d * s, d * s, generator=generator, dtype=torch.float64)
@@ -305,15 +315,31 @@ def nearest_in_family(
         Nearest, float64, batched as the targets.
 
     Raises:
-        ValueError: if the targets are not (..., d, d) and finite, or starts < 1.
+        TypeError: if mixer is no mixer, targets are no tensor, starts or iterations no integer, or
+            generator no torch.Generator.
+        ValueError: if the targets are not (..., d, d) and finite, starts < 1, or iterations or
+            tolerance is negative.
 
     Source: Levenberg 1944, Marquardt 1963; damping: Nielsen, IMM-REP-1999-05.
     """
+    if not isinstance(mixer, Mixer):
+        raise TypeError(f"expected a mixer, made by make_mixer, got {type(mixer).__name__}")
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"expected targets as a tensor, got {type(targets).__name__}")
     d, g = mixer.d, mixer.num_parameters
-    if targets.ndim < 2 or targets.shape[-2:] != (d, d) or not targets.isfinite().all():
-        raise ValueError(f"expected finite targets (..., {d}, {d}), got {tuple(targets.shape)}")
-    if starts < 1:
-        raise ValueError(f"expected starts >= 1, got {starts}")
+    if targets.ndim < 2 or targets.shape[-2:] != (d, d):
+        raise ValueError(f"expected targets (..., {d}, {d}), got {tuple(targets.shape)}")
+    if not targets.isfinite().all():
+        raise ValueError("expected finite targets, got NaN or infinite entries")
+    if not (hasattr(starts, "__index__") and hasattr(iterations, "__index__")):
+        raise TypeError(f"expected integers, got {starts=}, {iterations=}")
+    if starts < 1 or iterations < 0 or not tolerance >= 0:
+        raise ValueError(
+            "expected starts >= 1, iterations >= 0, tolerance >= 0; "
+            f"got {starts=}, {iterations=}, {tolerance=}"
+        )
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"expected torch.Generator().manual_seed(…) or None, got {generator=}")
     batch = targets.shape[:-2]
     T = targets.detach().double().reshape(-1, 1, d * d).expand(-1, starts, -1).reshape(-1, d * d)
     # Starts of all sizes: a large θ may lie in a part of the family from which the way to the

@@ -69,8 +69,10 @@ def reduce_streams(
         (..., C).
 
     Raises:
-        ValueError: if it is neither.
+        ValueError: if it is neither, or X has fewer dimensions.
     """
+    if X.ndim < 2:
+        raise ValueError(f"expected streams (..., d, C), got {tuple(X.shape)}")
     if how == "mean":
         return X.mean(-2)
     if how == "sum":

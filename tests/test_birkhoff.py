@@ -266,10 +266,39 @@ def test_projection_refuses_what_it_would_truncate(dtype, unchecked):
             lambda: gomhc.distance_to_family(make_mixer("go-mhc", 3), torch.eye(4)),
             r"targets \(\.\.\., 3, 3\), got \(4, 4\)",
         ),
-        (lambda: gomhc.distance_to_family(make_mixer("mhc", 3), torch.nan * EYE), "finite"),
+        (lambda: gomhc.distance_to_family(make_mixer("mhc", 3), torch.nan * EYE), "got NaN"),
         (lambda: gomhc.distance_to_family(make_mixer("mhc", 3), EYE, starts=0), "starts >= 1"),
+        (lambda: gomhc.nearest_in_family(make_mixer("mhc", 3), EYE, tolerance=-1.0), r"got.*-1\.0"),
+        (lambda: gomhc.nearest_in_family(make_mixer("mhc", 3), EYE, iterations=-1), r"got.*=-1"),
+        (lambda: gomhc.sample_uniform(3, 2, steps=-1), "steps=-1"),
     ],
 )
 def test_bad_input(call, message, unchecked):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: gomhc.sample_uniform(2.5, 3), r"as integers; got d=2\.5"),
+        (lambda: gomhc.sample_uniform(3, 2.5), r"count=2\.5"),
+        (lambda: gomhc.sample_uniform(3, 2, steps=1.5), r"steps=1\.5"),
+        (lambda: gomhc.sample_haar(3, 2, 2.5), r"count=2\.5"),
+        (lambda: gomhc.sample_uniform(3, 2, generator=0), r"manual_seed.*generator=0"),
+        (lambda: gomhc.sample_haar(3, 2, 2, generator=0), r"manual_seed.*generator=0"),
+        (lambda: gomhc.nearest_in_family(make_mixer("mhc", 3), EYE, generator=0), "manual_seed"),
+        (lambda: gomhc.nearest_in_family(make_mixer("mhc", 3), EYE, starts=1.5), r"starts=1\.5"),
+        (lambda: gomhc.nearest_in_family(make_mixer("mhc", 3), [[1.0]]), "tensor, got list"),
+        (lambda: gomhc.nearest_in_family("go-mhc", EYE), "expected a mixer.*got str"),
+        (lambda: make_mixer("go-mhc", 3).initial_theta(generator=0), "manual_seed"),
+        (lambda: make_mixer("go-mhc", 3).initial_theta(off_diagonal_mass="a"), "number, got 'a'"),
+    ],
+)
+def test_input_of_a_wrong_type(call, message, unchecked):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
+def test_integers_of_numpy_are_integers(unchecked):
+    assert gomhc.sample_uniform(np.int64(3), np.int64(2), steps=1).shape == (2, 3, 3)

@@ -223,6 +223,11 @@ def test_bad_input(call, message):
         call()
 
 
+def test_a_vector_is_no_streams(unchecked):
+    with pytest.raises(ValueError, match=r"expected streams \(\.\.\., d, C\), got \(16,\)"):
+        reduce_streams(torch.randn(16))
+
+
 @pytest.mark.parametrize(
     ("branch", "found"),
     [

@@ -66,6 +66,7 @@ class Mixer(nn.Module, ABC):
             (g,) in the default dtype, on the CPU.
 
         Raises:
+            TypeError: if off_diagonal_mass is no number, or generator no torch.Generator.
             ValueError: if off_diagonal_mass is outside (0, 1).
         """
 
@@ -156,6 +157,8 @@ def check_mixer(mixer: object) -> None:
 
 def check_mass(off_diagonal_mass: float) -> None:
     """Raise ValueError unless the mass lies strictly between 0 and 1."""
+    if not hasattr(off_diagonal_mass, "__float__"):
+        raise TypeError(f"expected off_diagonal_mass as a number, got {off_diagonal_mass!r}")
     if not 0 < off_diagonal_mass < 1:
         raise ValueError(f"expected off_diagonal_mass in (0, 1), got {off_diagonal_mass}")
 

@@ -54,6 +54,8 @@ class Orthostochastic(Mixer):
         s = 2 a mass of 0.1 asked for gives 0.09, and 0.3 gives 0.23.
         """
         check_mass(off_diagonal_mass)
+        if not isinstance(generator, torch.Generator | None):
+            raise TypeError(f"expected torch.Generator().manual_seed(…) or None, got {generator=}")
         sigma = math.sqrt(off_diagonal_mass / (4 * self.s * max(self.d - 1, 1)))
         return sigma * torch.randn(self.num_parameters, generator=generator)
 
