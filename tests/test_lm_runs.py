@@ -165,3 +165,12 @@ def test_what_is_asked_for_is_checked_before_the_first_training(arguments, messa
         runs.main(["--profile", "smoke", *arguments])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="is for machines without a GPU")
+def test_the_full_profile_asks_for_a_gpu(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="expected a GPU.*--profile book"):
+        runs.main(["--out", str(tmp_path)])
+    assert runs.main(["--out", str(tmp_path), "--list"]) == 0
+    assert "lm/full-residual-d4-seed0" in capsys.readouterr().out
+    assert runs.main(["--out", str(tmp_path), "--device", "cpu", "--minutes", "0"]) == 0

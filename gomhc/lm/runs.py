@@ -211,6 +211,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         chosen_device(options.device)
     except ValueError as error:
         parser.error(str(error))
+    if (options.profile, options.device, options.list) == ("full", "auto", False) and (
+        chosen_device("auto").type == "cpu"
+    ):
+        raise SystemExit(
+            "expected a GPU for the profile full, found none: --profile book is made for a CPU, "
+            "--device cpu trains the profile full on one all the same"
+        )
     jobs = queue(options.profile)
     todo = list(_todo(jobs, out))
     print(f"{len(jobs) - len(todo)} of {len(jobs)} trainings have their record in {out}")
