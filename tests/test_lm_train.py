@@ -219,8 +219,11 @@ def test_runs_killed_at_random_give_the_losses_of_one_that_was_not(corpus, tmp_p
         assert progress["loss"] == seen.loss
         assert progress["gradient"] == seen.gradient
         assert progress["evaluations"] == [list(pair) for pair in seen.evaluations]
+        # A kill between the last state.json and its clean-up leaves the one step before: a run that
+        # is done saves no more. Nothing else may stay.
         names = sorted(path.name for path in folder.glob("*.safetensors"))
-        assert names == ["step-00000060.safetensors"]
+        last = [f"step-{step:08d}.safetensors" for step in (59, 60)]
+        assert names in (last[1:], last)
 
 
 # Several processes
