@@ -145,7 +145,7 @@ def test_page_needs_no_server_and_is_whole_on_paper(unzipped, page, tally):
     opened.emulate_media(media="print")
     opened.set_viewport_size(PAPER)
     cut = opened.evaluate(CUT)
-    opened.emulate_media(media="screen")
+    opened.emulate_media(media="null")
     opened.set_viewport_size(screen)
     tally(page, "print", len(cut))
     assert cut == []
@@ -245,7 +245,7 @@ def test_print_shows_the_static_figure_and_every_detail(reader, page):
         expect(figure.locator(".knob")).to_be_hidden()
         expect(figure.locator("> img, > a > img").first).to_be_visible()
     expect(opened.locator(".bd-sidebar-primary")).to_be_hidden()
-    opened.emulate_media(media="screen")
+    opened.emulate_media(media="null")
 
     folded = "document.querySelectorAll('details:not([open])').length"
     before = opened.evaluate(folded)
