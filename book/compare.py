@@ -114,11 +114,11 @@ def read(folder: Path, only: str) -> dict[str, Record]:
         RecordError: If there are none, or one cannot be trusted or has another's name.
     """
     paths = [path for path in sorted(folder.glob("*/*.json")) if path.name[0] != "."]
-    asked = [path for path in paths if fnmatchcase(f"{path.parent.name}/{path.stem}", only)]
-    if not asked:
+    named = {f"{path.parent.name}/{path.stem}": path for path in paths}
+    records = {name: load(path) for name, path in named.items() if fnmatchcase(name, only)}
+    if not records:
         which = "" if only == "*" else f" that match {only!r}"
         raise RecordError(f"expected records (study/unit.json){which} in {folder}, found none")
-    records = {f"{path.parent.name}/{path.stem}": load(path) for path in asked}
     for name, record in records.items():
         if record.name != name:
             raise RecordError(f"expected the record {name} in {name}.json, got {record.name}")

@@ -137,6 +137,16 @@ def release(root: Path, profile: str = "book") -> Path:
     return target
 
 
+def agree(what: str, expected: dict[str, str], found: dict[str, str]) -> None:
+    """Raise ReleaseError unless the files found, by their hashes, are those that `what` lists."""
+    wrong = [f"{name} (missing)" for name in expected.keys() - found.keys()]
+    wrong += [f"{name} (not listed)" for name in found.keys() - expected.keys()]
+    both = expected.keys() & found.keys()
+    wrong += [f"{name} (altered)" for name in both if expected[name] != found[name]]
+    if wrong:
+        raise ReleaseError(f"expected the files of {what}, got others: {', '.join(sorted(wrong))}")
+
+
 def check(folder: Path) -> None:
     """Compare every file of a release with its manifest and checksums.
 
@@ -144,17 +154,6 @@ def check(folder: Path) -> None:
         ReleaseError: Naming the files that differ, are missing, or are in neither; or if the
             folder holds no release.
     """
-
-    def agree(what: str, expected: dict[str, str], found: dict[str, str]) -> None:
-        wrong = [
-            f"{name} ({'missing' if name not in found else how})"
-            for name in sorted(expected | found)
-            if expected.get(name) != found.get(name)
-            for how in ["altered" if name in expected else "not listed"]
-        ]
-        if wrong:
-            raise ReleaseError(f"expected the files of {what}, got others: {', '.join(wrong)}")
-
     if not (folder / SUMS).is_file():
         raise ReleaseError(f"expected a release in {folder}, found no {SUMS} there")
     there = {path.name: sha256(path) for path in folder.iterdir() if path.name != SUMS}

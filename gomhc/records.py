@@ -25,7 +25,7 @@ from datetime import UTC, datetime
 from importlib import metadata, resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 __all__ = [
     "Provenance",
@@ -449,7 +449,7 @@ def closure(module: str) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def is_refusal(node: ast.AST) -> bool:
+def is_refusal(node: ast.AST) -> TypeGuard[ast.If]:
     """Whether a statement is `if …: raise …` and no more: it ends a run, or does nothing to it."""
     return (
         isinstance(node, ast.If)
@@ -476,7 +476,7 @@ def essence(source: str) -> str:
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, documented) and ast.get_docstring(node, clean=False):
             apart = node.body[0]
-        elif isinstance(node, ast.If) and is_refusal(node):
+        elif is_refusal(node):
             apart = node
         else:
             continue
