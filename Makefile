@@ -53,7 +53,7 @@ browser: $(STAMP)  ## test the built book in Debian's Chromium (BROWSER_ARGS=…
 # Threads cost more than they gain on batches of small matrices.
 records: export OMP_NUM_THREADS ?= 1
 records: $(STAMP)  ## run what the book stores of the full profile, from where it was stopped
-	$(BIN)/python -m gomhc.studies
+	$(BIN)/python -m gomhc.companion.studies
 
 gpu-records: $(STAMP)  ## train the GPTs of profile full, for a GPU (LM_ARGS="--minutes 9 …")
 	$(BIN)/python -m gomhc.lm.runs $(LM_ARGS)

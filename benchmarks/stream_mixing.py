@@ -30,9 +30,9 @@ from torch import Tensor
 
 import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
-from gomhc import records
+from gomhc.companion import records
+from gomhc.companion.studies.base import Outcome, mixer
 from gomhc.stream_mixing import Problem, fit, released_problem, released_settings
-from gomhc.studies.base import Outcome, mixer
 
 # At d = 8 the release leaves mhc-lite out (its max_safe_d is 7); go-mhc s=3 takes that place.
 METHODS = {

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from gomhc import distance_to_family, make_mixer
-from gomhc.figures import COLORS
+from gomhc.companion.figures import COLORS
 
 STATIC = Path(__file__).resolve().parent / "static"
 CORNERS = np.array([[0.5, np.sqrt(3) / 2], [0.0, 0.0], [1.0, 0.0]])  # I, Z, Z²

@@ -96,7 +96,7 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
         notebook = nbformat.read(executed / f"{name}.ipynb", as_version=4)
         dressed = dress(notebook, name, revision)
         nbformat.write(dressed, source / "notebooks" / f"{name}.ipynb")
-    if (script := root / "gomhc" / "figures" / "knob.js").exists():
+    if (script := root / "gomhc" / "companion" / "figures" / "knob.js").exists():
         shutil.copy(script, source / "book" / "static")
     (source / "book" / "execution.md").write_text(execution_page(runs), encoding="utf-8")
     (source / "book" / "generated").mkdir()

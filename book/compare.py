@@ -1,6 +1,6 @@
 """Which numbers moved between two runs: ours, as the package ships them, and another's records.
 
-After `python -m gomhc.studies --out mine`, `make compare OTHER=mine` tells whether that reproduces
+After `python -m gomhc.companion.studies --out mine`, `make compare OTHER=mine` tells whether that reproduces
 the book. Results are compared; provenance is not, nor what measures the machine (Note [Timings]).
 
 Note [Timings]
@@ -20,10 +20,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gomhc.records import Record, RecordError, load
+from gomhc.companion.records import Record, RecordError, load
 
 ROOT = Path(__file__).resolve().parents[1]
-OURS = ROOT / "gomhc" / "data" / "records"
+OURS = ROOT / "gomhc" / "companion" / "data" / "records"
 SAME, MOVED, MISUSED = 0, 1, 2
 
 TIMING_KEYS = {"seconds", "tokens_per_second", "memory", "calls"}

@@ -1,6 +1,6 @@
 """Dress an executed notebook for the book: knobs beside their figures, and how figures were made.
 
-The notebooks stay clean of both. A knob (`gomhc.figures.knob`) leaves two outputs, the whole as
+The notebooks stay clean of both. A knob (`gomhc.companion.figures.knob`) leaves two outputs, the whole as
 HTML and its default frame as a picture. The book takes the picture, with the caption and number of
 any figure, and keeps the rest in a template that book/static's copy of knob.js puts to work.
 """
@@ -13,7 +13,7 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-from gomhc.records import git
+from gomhc.companion.records import git
 
 PICTURES = ("image/svg+xml", "image/png")
 KNOB = re.compile(r'<div class="knob">.*</div>(?=\s*<script>)', re.DOTALL)

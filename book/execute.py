@@ -26,7 +26,7 @@ from traitlets.config import Config
 
 from benchmarks.machine import processor
 from book.guard import changes, peak_memory, snapshot
-from gomhc.records import device_name
+from gomhc.companion.records import device_name
 
 FORMAT = 2  # of what an executed notebook says of its run
 CELL_TIMEOUT = 3600  # seconds

@@ -46,7 +46,7 @@ def part(name: str, root: Path) -> str:
 
     Args:
         name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
-            `answer-…` for what `gomhc.claims.answer` says, `timings` for how long chapters take,
+            `answer-…` for what `gomhc.companion.claims.answer` says, `timings` for how long chapters take,
             `citation`, `bibtex` and `contributing` for what the project's files say.
         root: The project.
 
@@ -62,7 +62,7 @@ def part(name: str, root: Path) -> str:
     if name == "contributing":
         page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
         return page.removeprefix("# Contributing\n").replace("\n## ", "\n### ")
-    from gomhc.claims import answer, ledger, ledger_summary, ledger_table  # takes seconds
+    from gomhc.companion.claims import answer, ledger, ledger_summary, ledger_table  # takes seconds
 
     if name.startswith("answer-"):
         return answer(name.removeprefix("answer-")) + "\n"

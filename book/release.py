@@ -20,7 +20,7 @@ import nbformat
 
 from book.build import PROFILES, RENDERED_FROM, notebooks
 from book.execute import digest, files_under
-from gomhc.records import git
+from gomhc.companion.records import git
 
 ROOT = Path(__file__).resolve().parents[1]
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"

@@ -13,7 +13,7 @@ from typing import Any
 
 import nbformat
 
-from gomhc.records import duration, shipped, shipped_names
+from gomhc.companion.records import duration, shipped, shipped_names
 
 ROOT = Path(__file__).resolve().parents[1]
 KEPT = "timings.json"
@@ -47,7 +47,7 @@ def studies(notebook: nbformat.NotebookNode) -> set[str]:
         if cell.cell_type == "code":
             source = "\n".join(line for line in cell.source.split("\n") if line[:1] not in "%!")
             for node in ast.walk(ast.parse(source)):
-                if isinstance(node, ast.ImportFrom) and node.module == "gomhc.studies":
+                if isinstance(node, ast.ImportFrom) and node.module == "gomhc.companion.studies":
                     found |= {alias.name.replace("_", "-") for alias in node.names}
     return found
 

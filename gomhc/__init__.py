@@ -2,11 +2,11 @@
 
 A companion to the paper go-mHC (arXiv 2604.02309). Maps make mixers; `birkhoff` and `composition`
 observe them. What belongs to one topic keeps its module's name: `gomhc.spectra`,
-`gomhc.stream_mixing`, `gomhc.records`, `gomhc.studies`, `gomhc.claims`. `gomhc.figures` draws, and
-is imported only where a figure is wanted.
+`gomhc.stream_mixing`, `gomhc.lm`. What only the book needs is in `gomhc.companion`, which none of
+these imports.
 """
 
-from gomhc import claims, records, spectra, stream_mixing, studies
+from gomhc import spectra, stream_mixing
 from gomhc.birkhoff import (
     Decomposition,
     Nearest,
@@ -62,7 +62,6 @@ __all__ = [
     "birkhoff_von_neumann",
     "block_frobenius",
     "cayley",
-    "claims",
     "composite_gain",
     "composites",
     "distance_to_family",
@@ -75,7 +74,6 @@ __all__ = [
     "nearest_in_family",
     "permutation_matrices",
     "project",
-    "records",
     "reduce_streams",
     "sample_haar",
     "sample_uniform",
@@ -84,5 +82,4 @@ __all__ = [
     "smallest_singular_value",
     "spectra",
     "stream_mixing",
-    "studies",
 ]

@@ -29,13 +29,13 @@ def public(*, figures=True):
     return {
         (module.__name__, name): getattr(module, name)
         for module in submodules()
-        if figures or not module.__name__.startswith("gomhc.figures")
+        if figures or not module.__name__.startswith("gomhc.companion.figures")
         for name in getattr(module, "__all__", ())
     }
 
 
 def topic(module):
-    """The second part of a dotted name: that of gomhc.studies.cost is studies."""
+    """The second part of a dotted name: that of gomhc.companion.studies.cost is studies."""
     return module.split(".")[1] if "." in module else ""
 
 
@@ -158,7 +158,7 @@ def resolve(path):
 
 def test_the_page_of_the_api_holds_every_public_name():
     documented = {id(resolve(path)) for path in entries()}
-    runners = "gomhc.studies."  # they make the book's own records
+    runners = "gomhc.companion.studies."  # they make the book's own records
     missing = [
         key
         for key, item in public(figures=False).items()

@@ -15,9 +15,9 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import what stands on a line above its own. On the line of the mixers' families it
 # may also import its neighbours (a Kronecker product is made of other mixers).
 FAMILIES = "gomhc.mixers.*"
-STUDIES = "gomhc.studies.*"
-CLAIMS = "gomhc.claims.*"
-FIGURES = "gomhc.figures.*"
+STUDIES = "gomhc.companion.studies.*"
+CLAIMS = "gomhc.companion.claims.*"
+FIGURES = "gomhc.companion.figures.*"
 LAYERS = [
     {"gomhc.maps"},
     {"gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.caching"},
@@ -29,21 +29,21 @@ LAYERS = [
     {"gomhc.mixers"},
     {"gomhc.birkhoff", "gomhc.composition", "gomhc.hyper_connections", "gomhc.kernels"},
     {"gomhc.spectra", "gomhc.stream_mixing"},
-    {"gomhc.studies.base"},
+    {"gomhc.companion.studies.base"},
     {STUDIES},
-    {"gomhc.studies"},
-    {"gomhc.records", "gomhc.published"},
+    {"gomhc.companion.studies"},
+    {"gomhc.companion.records", "gomhc.companion.published"},
     {"gomhc.lm", "gomhc.lm.stories", "gomhc.lm.model"},
     {"gomhc.lm.data", "gomhc.lm.plan", "gomhc.lm.report"},
     {"gomhc.lm.train"},
     {"gomhc.lm.runs"},
-    {"gomhc.studies.__main__", "gomhc.claims.base"},
+    {"gomhc.companion.studies.__main__", "gomhc.companion.claims.base"},
     {CLAIMS},
-    {"gomhc.claims"},
+    {"gomhc.companion.claims"},
     {"gomhc"},
-    {"gomhc.figures.style"},
+    {"gomhc.companion.figures.style"},
     {FIGURES},
-    {"gomhc.figures"},
+    {"gomhc.companion.figures"},
 ]
 
 
@@ -100,8 +100,10 @@ def test_imports_have_no_cycle():
 
 
 def test_nothing_imports_the_figures():
-    others = [name for name in MODULES if not name.startswith("gomhc.figures")]
-    assert [n for n in others if any(i.startswith("gomhc.figures") for i in own_imports(n))] == []
+    others = [name for name in MODULES if not name.startswith("gomhc.companion.figures")]
+    assert [
+        n for n in others if any(i.startswith("gomhc.companion.figures") for i in own_imports(n))
+    ] == []
 
 
 @pytest.mark.parametrize("library", ["matplotlib", "seaborn"])
@@ -109,7 +111,7 @@ def test_only_the_figures_import_what_draws(library):
     importers = {
         name for name in MODULES for other in imported(name) if other.split(".")[0] == library
     }
-    assert all(name.startswith("gomhc.figures") for name in importers)
+    assert all(name.startswith("gomhc.companion.figures") for name in importers)
 
 
 def test_the_package_does_not_load_what_draws():

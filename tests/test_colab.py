@@ -184,7 +184,11 @@ def test_measured_times_are_gathered_and_kept(tmp_path):
 
 def test_an_estimate_without_a_run_is_what_its_records_took():
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell("%matplotlib inline\nfrom gomhc.studies import cost")]
+        cells=[
+            nbformat.v4.new_code_cell(
+                "%matplotlib inline\nfrom gomhc.companion.studies import cost"
+            )
+        ]
     )
     seconds = timings.stored_seconds(notebook)
     assert seconds > 0

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from gomhc import make_mixer, marginal_error
+from gomhc.companion.studies import cost
+from gomhc.companion.studies.base import Unit, mixer
 from gomhc.mixers.base import Mixer
-from gomhc.studies import cost
-from gomhc.studies.base import Unit, mixer
 
 
 class Square(Mixer):

@@ -11,7 +11,8 @@ import torch
 from pybtex.database import parse_file
 
 from gomhc import MIXERS, make_mixer
-from gomhc.published import FIGURE_8_STEPS
+from gomhc.companion.published import FIGURE_8_STEPS
+from gomhc.companion.studies import stream_mixing as studies
 from gomhc.spectra import karpelevich, perfect_mirsky
 from gomhc.stream_mixing import (
     corrected_problem,
@@ -20,7 +21,6 @@ from gomhc.stream_mixing import (
     released_settings,
     steps_to,
 )
-from gomhc.studies import stream_mixing as studies
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))

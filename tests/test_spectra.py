@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 from scipy.stats import t
 
 from gomhc import make_mixer, sample_uniform
+from gomhc.companion.studies import mixer
+from gomhc.companion.studies import polytope as polytope_studies
+from gomhc.companion.studies import spectra as studies
 from gomhc.spectra import (
     CELLS,
     EXTENT,
@@ -24,9 +27,6 @@ from gomhc.spectra import (
     search_spectrum,
     spectral_grid,
 )
-from gomhc.studies import mixer
-from gomhc.studies import polytope as polytope_studies
-from gomhc.studies import spectra as studies
 
 ORDERS = range(1, 9)
 REGIONS = (perfect_mirsky, karpelevich)

@@ -13,10 +13,10 @@ Note [Criteria]
 
 from pathlib import Path
 
-from gomhc.claims import cost, language_models, reach, stream_mixing
-from gomhc.claims.answers import ANSWERS
-from gomhc.claims.base import GROUPS, Claim, Verdict, judged, reader
-from gomhc.claims.tables import ledger_details, ledger_summary, ledger_table
+from gomhc.companion.claims import cost, language_models, reach, stream_mixing
+from gomhc.companion.claims.answers import ANSWERS
+from gomhc.companion.claims.base import GROUPS, Claim, Verdict, judged, reader
+from gomhc.companion.claims.tables import ledger_details, ledger_summary, ledger_table
 
 __all__ = [
     "CLAIMS",

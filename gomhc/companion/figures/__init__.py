@@ -3,9 +3,9 @@
 Every function returns a closed figure, so that a notebook cell which ends with it shows it once.
 """
 
-from gomhc.figures.interactive import knob
-from gomhc.figures.polytope import circulant_slice, coverage, edge_lattice, landing
-from gomhc.figures.stream_mixing import (
+from gomhc.companion.figures.interactive import knob
+from gomhc.companion.figures.polytope import circulant_slice, coverage, edge_lattice, landing
+from gomhc.companion.figures.stream_mixing import (
     against_published,
     loss_curves,
     steps_at_rate,
@@ -13,8 +13,8 @@ from gomhc.figures.stream_mixing import (
     tuning,
     variants,
 )
-from gomhc.figures.streams import mixing_matrices, streams_diagram
-from gomhc.figures.style import COLORS, bands, color, use_style
+from gomhc.companion.figures.streams import mixing_matrices, streams_diagram
+from gomhc.companion.figures.style import COLORS, bands, color, use_style
 
 __all__ = [
     "COLORS",

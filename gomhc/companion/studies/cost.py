@@ -37,11 +37,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from gomhc.birkhoff import nearest_in_family, sample_uniform
+from gomhc.companion.studies.base import Outcome, Unit, mixer
 from gomhc.maps import sinkhorn_knopp
 from gomhc.mixers import BirkhoffVonNeumann, Kronecker, Orthostochastic, Sinkhorn
 from gomhc.mixers.base import Mixer
 from gomhc.stream_mixing import Problem, fit
-from gomhc.studies.base import Outcome, Unit, mixer
 
 __all__ = [
     "LABELS",

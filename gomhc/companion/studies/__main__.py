@@ -1,4 +1,4 @@
-"""`python -m gomhc.studies`: make the records of the full profile, and resume where it stopped.
+"""`python -m gomhc.companion.studies`: make the records of the full profile, and resume where it stopped.
 
 A unit whose record is there, with the same config and made by the code as it is now, is skipped;
 each record is written as soon as it is made.
@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from gomhc import records
-from gomhc.studies import Unit, units
+from gomhc.companion import records
+from gomhc.companion.studies import Unit, units
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -80,7 +80,7 @@ def run(todo: Sequence[Unit], folder: Path) -> int:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command; returns its exit status."""
-    parser = argparse.ArgumentParser(prog="python -m gomhc.studies", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m gomhc.companion.studies", description=__doc__)
     default = records.PACKAGE / records.FOLDER
     parser.add_argument("--out", type=Path, default=default, help="folder of records (%(default)s)")
     parser.add_argument("--only", metavar="PATTERN", default="*", help="names, such as 'spectra/*'")

@@ -7,7 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.figure import Figure
 
-from gomhc.figures.style import styles
+from gomhc.companion.figures.style import styles
 
 
 def _band(curves: Sequence[Sequence[Sequence[float]]], column: int) -> tuple[Any, ...]:

@@ -11,6 +11,7 @@ from scipy.stats import t
 from torch import Tensor
 
 from gomhc.birkhoff import nearest_in_family
+from gomhc.companion.studies.base import Outcome, Unit, mixer
 from gomhc.spectra import (
     HALF_CELL,
     Visits,
@@ -21,7 +22,6 @@ from gomhc.spectra import (
     search_spectrum,
     spectral_grid,
 )
-from gomhc.studies.base import Outcome, Unit, mixer
 
 __all__ = ["UNITS", "beyond_perfect_mirsky", "equal", "midpoint", "released"]
 

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 
-from gomhc.figures.style import COLORS, color
+from gomhc.companion.figures.style import COLORS, color
 
 
 def streams_diagram() -> Figure:

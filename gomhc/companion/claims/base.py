@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gomhc import records
-from gomhc.records import Record, RecordError
+from gomhc.companion import records
+from gomhc.companion.records import Record, RecordError
 
 HOLDS, CAVEAT, FAILS, OPEN = "holds", "holds with a caveat", "does not hold", "not tested"
 VERDICTS = {HOLDS: "✓", CAVEAT: "◐", FAILS: "✗", OPEN: "–"}  # verdict -> symbol
@@ -115,10 +115,10 @@ class Verdict:
 
 
 def judge(claim: Claim, folder: str | Path | None = None) -> Verdict:
-    """Judge one claim from stored records, as `gomhc.claims.ledger` judges all.
+    """Judge one claim from stored records, as `gomhc.companion.claims.ledger` judges all.
 
     Args:
-        claim: out of `gomhc.claims.CLAIMS`, or one's own.
+        claim: out of `gomhc.companion.claims.CLAIMS`, or one's own.
         folder: of records; those shipped with the package if not given.
 
     Returns:

@@ -7,7 +7,7 @@ and the answer says that instead.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gomhc.claims.base import FAILS, GO, HOLDS, OPEN, Verdict, number, span
+from gomhc.companion.claims.base import FAILS, GO, HOLDS, OPEN, Verdict, number, span
 
 Said = Callable[[str], Verdict]  # id of a claim -> its verdict
 PERCENT = "\N{NO-BREAK SPACE}%"

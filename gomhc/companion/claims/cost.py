@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gomhc.claims.base import (
+from gomhc.companion.claims.base import (
     ABSTRACT,
     COMPOSITION,
     CONSTRUCTION,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gomhc.birkhoff import sample_uniform
+from gomhc.companion.studies.base import Outcome, Unit, mixer
 from gomhc.stream_mixing import (
     FAMILIES,
     Fit,
@@ -21,7 +22,6 @@ from gomhc.stream_mixing import (
     steps_to,
     sweep,
 )
-from gomhc.studies.base import Outcome, Unit, mixer
 
 __all__ = ["UNITS", "corrected", "defects", "kromhc_error", "released", "starts"]
 

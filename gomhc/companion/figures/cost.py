@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
-from gomhc.figures.style import color, styles
+from gomhc.companion.figures.style import color, styles
 
 COSTS = {"layer_parameters": "parameters", "flops": "FLOPs a token"}
 VALUES = {
@@ -80,7 +80,7 @@ def pareto(
     The grey steps join the mixers that are doubly stochastic and not beaten in both coordinates.
 
     Args:
-        table: d -> label -> row, from the metrics of `gomhc.studies.cost.pareto`; rows of mixers
+        table: d -> label -> row, from the metrics of `gomhc.companion.studies.cost.pareto`; rows of mixers
             that are impossible at this d are left out.
         value: "relative", "reach", "vertex", "loss_over_floor" or "heldout": medians, with bars
             from the 10th to the 90th percentile.

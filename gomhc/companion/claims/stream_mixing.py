@@ -12,7 +12,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
-from gomhc.claims.base import (
+from gomhc.companion.claims.base import (
     ABSTRACT,
     FIGURES,
     GO,
@@ -31,8 +31,8 @@ from gomhc.claims.base import (
     number,
     span,
 )
-from gomhc.published import FIGURE_8_ERROR, FIGURE_8_STEPS
-from gomhc.records import Record
+from gomhc.companion.published import FIGURE_8_ERROR, FIGURE_8_STEPS
+from gomhc.companion.records import Record
 
 FASTER = 9.5  # 10 after rounding
 READING = 0.25  # how far a number may be from one read by eye

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from gomhc.claims.base import PLURALS, VERDICTS, Verdict
+from gomhc.companion.claims.base import PLURALS, VERDICTS, Verdict
 
 MANY = 8  # records, beyond which a list names only its ends
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator
 
-from gomhc.figures.style import color, styles
+from gomhc.companion.figures.style import color, styles
 
 NEVER = "never"
 BEYOND = 2.2  # limits: where runs are drawn that never got there

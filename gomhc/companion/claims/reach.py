@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gomhc.claims.base import (
+from gomhc.companion.claims.base import (
     ABSTRACT,
     CONSTRUCTION,
     GO,

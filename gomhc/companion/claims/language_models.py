@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from scipy import stats
 
-from gomhc.claims.base import (
+from gomhc.companion.claims.base import (
     ABSTRACT,
     CAVEAT,
     FAILS,
@@ -31,8 +31,8 @@ from gomhc.claims.base import (
     number,
     span,
 )
+from gomhc.companion.records import Record
 from gomhc.lm.plan import LARGE_ARMS, RATES, SIZES, record_name
-from gomhc.records import Record
 
 MARGIN = 0.05  # of the loss above the floor: "as well as" allows this much
 TWICE = 2.0  # d = 8 has twice the streams of d = 4, and may take that much longer

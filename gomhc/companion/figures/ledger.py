@@ -6,7 +6,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from gomhc.figures.style import MARKERS, color
+from gomhc.companion.figures.style import MARKERS, color
 
 
 def readings(

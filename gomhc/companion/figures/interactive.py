@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from matplotlib.figure import Figure
 
-SCRIPT = files("gomhc.figures").joinpath("knob.js")
+SCRIPT = files("gomhc.companion.figures").joinpath("knob.js")
 FRAME_DPI = 160
 
 

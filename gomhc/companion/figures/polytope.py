@@ -11,7 +11,7 @@ from matplotlib.tri import Triangulation, TriContourSet
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
-from gomhc.figures.style import COLORS, color
+from gomhc.companion.figures.style import COLORS, color
 
 REACHED = 1e-6  # distance to a family below which a matrix counts as reached
 NEARLY = 0.002  # distance up to which a point between grid points is drawn as reached

@@ -49,7 +49,7 @@ NAME = re.compile(r"[a-z0-9][a-z0-9-]*/[a-z0-9][a-z0-9.-]*")
 # They store, judge or draw: no number in a record depends on them.
 APART = re.compile(r"gomhc\.(records|claims|data|figures)(\..*)?")
 # They only collect names, so that an import from them does not tell whose code is used.
-COLLECTIONS = {"gomhc", "gomhc.studies"}
+COLLECTIONS = {"gomhc", "gomhc.companion.studies"}
 FOR_GPUS = {"gomhc.fused.gpu"}  # nothing of them runs where a record is made on a CPU
 
 
@@ -172,7 +172,7 @@ def shipped(name: str) -> Record:
     names = shipped_names()
     if name not in names:
         raise RecordError(f"expected one of {', '.join(names) or '(none shipped)'}; got {name!r}")
-    file = resources.files("gomhc").joinpath(FOLDER, f"{name}.json")
+    file = resources.files("gomhc.companion").joinpath(FOLDER, f"{name}.json")
     record = parse(file.read_bytes(), str(file))
     if record.name != name:
         raise RecordError(f"{file}: expected the record {name}, got {record.name}")
@@ -187,7 +187,7 @@ def shipped_names() -> list[str]:
 
     return sorted(
         f"{study.name}/{file.name.removesuffix('.json')}"
-        for study in inside(resources.files("gomhc").joinpath(FOLDER))
+        for study in inside(resources.files("gomhc.companion").joinpath(FOLDER))
         for file in inside(study)
         if file.name.endswith(".json") and not file.name.startswith(".")
     )
@@ -431,7 +431,7 @@ def closure(module: str) -> tuple[str, ...]:
 
     Raises:
         ValueError: if there is no such module, or one has relative imports, or imports names from
-            gomhc or gomhc.studies instead of the modules that make them.
+            gomhc or gomhc.companion.studies instead of the modules that make them.
     """
     found: set[str] = set()
     waiting = [module]

@@ -7,7 +7,7 @@ import torch
 from scipy.stats import binomtest
 
 from gomhc.birkhoff import distance_to_family, sample_uniform
-from gomhc.studies.base import Outcome, Unit, mixer
+from gomhc.companion.studies.base import Outcome, Unit, mixer
 
 __all__ = ["UNITS", "coverage", "exactness"]
 

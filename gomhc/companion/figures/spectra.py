@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
-from gomhc.figures.style import COLORS, color, styles
+from gomhc.companion.figures.style import COLORS, color, styles
 from gomhc.spectra import EXTENT, karpelevich, perfect_mirsky
 
 INNER: dict[str, Any] = {"color": "#222222", "linewidth": 1.3}
