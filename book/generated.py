@@ -46,8 +46,8 @@ def part(name: str, root: Path) -> str:
 
     Args:
         name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
-            `answer-…` for what `gomhc.companion.claims.answer` says, `timings` for how long chapters take,
-            `citation`, `bibtex` and `contributing` for what the project's files say.
+            `answer-…` for what `gomhc.companion.claims.answer` says, `timings` for how long
+            chapters take, `citation`, `bibtex` and `contributing` for what the project's files say.
         root: The project.
 
     Raises:

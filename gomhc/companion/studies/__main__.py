@@ -1,4 +1,4 @@
-"""`python -m gomhc.companion.studies`: make the records of the full profile, and resume where it stopped.
+"""`python -m gomhc.companion.studies`: make the records of the full profile, and resume them.
 
 A unit whose record is there, with the same config and made by the code as it is now, is skipped;
 each record is written as soon as it is made.
