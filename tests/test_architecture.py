@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # of other mixers).
 FAMILIES = "gomhc.mixers.*"
 LIBRARY = [
+    {"gomhc.checks", "gomhc.extras", "gomhc.files", "gomhc.adam"},
     {"gomhc.maps"},
     {"gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.caching"},
     {"gomhc.fused.cpu", "gomhc.fused.gpu"},
@@ -26,6 +27,8 @@ LIBRARY = [
     {FAMILIES},
     {"gomhc.mixers"},
     {"gomhc.birkhoff", "gomhc.composition", "gomhc.hyper_connections", "gomhc.kernels"},
+    {"gomhc.reach", "gomhc.spectra.regions", "gomhc.stream_mixing.problem"},
+    {"gomhc.spectra.search", "gomhc.stream_mixing.fits"},
     {"gomhc.spectra", "gomhc.stream_mixing"},
     {"gomhc"},
     {"gomhc.lm", "gomhc.lm.stories", "gomhc.lm.model"},
@@ -34,7 +37,7 @@ LIBRARY = [
 ]
 COMPANION = [
     {"gomhc.companion"},
-    {"gomhc.companion.studies.base", "gomhc.lm.plan"},
+    {"gomhc.companion.released", "gomhc.companion.studies.base", "gomhc.lm.plan"},
     {"gomhc.companion.studies.*"},
     {"gomhc.companion.studies"},
     {"gomhc.companion.records", "gomhc.companion.published"},

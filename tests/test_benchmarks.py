@@ -6,9 +6,9 @@ import torch
 from benchmarks import mixers
 from benchmarks import stream_mixing as benchmark
 from gomhc.companion import records
+from gomhc.companion.released import released_problem
 from gomhc.companion.studies.base import mixer
 from gomhc.lm.model import preset
-from gomhc.stream_mixing import released_problem
 
 CASES = [(d, label) for d, labels in benchmark.METHODS.items() for label in labels]
 

@@ -36,11 +36,12 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
-from gomhc.birkhoff import nearest_in_family, sample_uniform
+from gomhc.birkhoff import sample_uniform
 from gomhc.companion.studies.base import Outcome, Unit, mixer
 from gomhc.maps import sinkhorn_knopp
 from gomhc.mixers import BirkhoffVonNeumann, Kronecker, Orthostochastic, Sinkhorn
 from gomhc.mixers.base import Mixer
+from gomhc.reach import nearest_in_family
 from gomhc.stream_mixing import Problem, fit
 
 __all__ = [
