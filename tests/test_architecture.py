@@ -33,7 +33,11 @@ LIBRARY = [
     {"gomhc"},
     {"gomhc.lm", "gomhc.lm.stories", "gomhc.lm.model"},
     {"gomhc.lm.data", "gomhc.lm.report"},
+    {"gomhc.lm.train.config"},
+    {"gomhc.lm.train.checkpoint", "gomhc.lm.train.non_finite"},
+    {"gomhc.lm.train.loop"},
     {"gomhc.lm.train"},
+    {"gomhc.lm.train.__main__"},
 ]
 COMPANION = [
     {"gomhc.companion"},

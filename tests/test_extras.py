@@ -10,6 +10,7 @@ import pytest
 
 from gomhc import extras, make_mixer
 from gomhc.lm import data
+from gomhc.lm.train.checkpoint import prepare
 from gomhc.stream_mixing import corrected_problem, fit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -35,16 +36,23 @@ def test_import_loads_only_what_a_model_needs():
 
 
 @pytest.mark.parametrize(
-    ("package", "call", "message"),
+    ("package", "extra", "call", "message"),
     [
-        ("joblib", lambda: fit(corrected_problem(3), make_mixer("mhc", 3), 0.1, 3), "a fit needs"),
-        ("clarabel", lambda: corrected_problem(3).floor(), "Problem.floor needs"),
-        ("datasets", data.tiny_stories, "TinyStories needs"),
+        (
+            "joblib",
+            "companion",
+            lambda: fit(corrected_problem(3), make_mixer("mhc", 3), 0.1, 3),
+            "a fit needs",
+        ),
+        ("clarabel", "companion", lambda: corrected_problem(3).floor(), "Problem.floor needs"),
+        ("tokenizers", "lm", lambda: data.text(__file__, level="bpe"), "BPE needs"),
+        ("safetensors.torch", "lm", lambda: prepare(ROOT), "a checkpoint needs"),
+        ("datasets", "tinystories", data.tiny_stories, "TinyStories needs"),
     ],
 )
-def test_a_missing_package_is_named_with_its_command(monkeypatch, package, call, message):
+def test_a_missing_package_is_named_with_its_command(monkeypatch, package, extra, call, message):
     monkeypatch.setitem(sys.modules, package, None)
-    extra = "tinystories" if package == "datasets" else "companion"
+    package = package.partition(".")[0]
     command = rf"pip install -e '{ROOT}\[{extra}\]'"
     with pytest.raises(ImportError, match=f"{message} the package {package}.*: {command}"):
         call()

@@ -33,7 +33,7 @@ def dress(notebook: nbformat.NotebookNode, name: str, revision: str) -> nbformat
     """Put knobs beside their figures, and below every figure how it was made.
 
     Args:
-        notebook: as `book.execute.execute` leaves it; changed in place.
+        notebook: as `book.tools.execute.execute` leaves it; changed in place.
         name: its file's name without the ending.
         revision: the commit of the build.
 

@@ -16,12 +16,12 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from pybtex.database import BibliographyData, parse_file
 
-from book import timings
-from book.build import notebooks
-from book.plain import plain
-from book.repository import RepositoryError, checked, colab_link, github
+from book.tools import timings
+from book.tools.build import notebooks
+from book.tools.plain import plain
+from book.tools.repository import RepositoryError, checked, colab_link, github
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 HASH_LENGTHS = (40, 64)
 
 INSTALL = """\

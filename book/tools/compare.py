@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 
 from gomhc.companion.records import Record, RecordError, load
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OURS = ROOT / "gomhc" / "companion" / "data" / "records"
 SAME, MOVED, MISUSED = 0, 1, 2
 

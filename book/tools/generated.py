@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from book.timings import read as read_timings
-from book.timings import table as timings_table
+from book.tools.timings import read as read_timings
+from book.tools.timings import table as timings_table
 
 __all__ = ["part", "wanted"]
 
