@@ -136,11 +136,8 @@ def render(root: Path, source: Path, about: dict[str, str]) -> bool:
         RenderError: If Jupyter Book fails or warns.
     """
     html = root / "_build" / "html"
-    needs = [
-        *files_under(source),
-        *files_under(root / "gomhc"),
-        *files_under(root / "book" / "tools"),
-    ]
+    folders = (source, root / "gomhc", root / "book" / "tools")
+    needs = [file for folder in folders for file in files_under(folder)]
     inputs = digest(root, [*needs, root / "requirements.lock"], os.environ.get("SITE_URL"))
     stamp = json.dumps(about | {"inputs": inputs})
     if rendered_from(html).get("inputs") == inputs:

@@ -77,7 +77,8 @@ def join(printed: Iterable[tuple[str, Path]], target: Path, inputs: str) -> int:
 
 def inputs_of(path: Path) -> str:
     """Hash of what the book was rendered from that a PDF was printed of; "" if it says nothing."""
-    return str((PdfReader(path).metadata or {}).get(RENDERED_FROM, ""))
+    about = PdfReader(path).metadata
+    return str(about.get(RENDERED_FROM, "")) if about else ""
 
 
 def is_local(note: dict) -> bool:

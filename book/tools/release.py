@@ -1,9 +1,9 @@
 """Build what a release holds: the book as a zip, wheel and source archive, manifest, checksums.
 
 Run it after `make book`: `python -m book.tools.release`. Pages, PDF and library must be of the same
-sources. Everything goes to `_build/release`, replaced as a whole at the very end. The same book gives
-the same zip, byte by byte; `--check` reads a release again and fails on any file that is not what its
-manifest says.
+sources. Everything goes to `_build/release`, replaced as a whole at the very end. The same book
+gives the same zip, byte by byte; `--check` reads a release again and fails on any file that is not
+what its manifest says.
 """
 
 import argparse
@@ -53,7 +53,7 @@ def zip_book(html: Path, target: Path, top: str) -> None:
 
 
 def check_pages(root: Path, profile: str) -> None:
-    """Raise ReleaseError unless the pages, and the PDF if there is one, are what sources say now."""
+    """Raise ReleaseError unless pages, and the PDF if there is one, are of the sources as they are."""
     html, pdf = root / "_build" / "html", root / "_build" / "gomhc-book.pdf"
     if not (html / "index.html").exists():
         raise ReleaseError("expected a book in _build/html, found none: run 'make book' first")
@@ -137,8 +137,8 @@ def release(root: Path, profile: str = "book") -> Path:
     """Build the release of the project at `root`; return its folder.
 
     Raises:
-        ReleaseError: If there is no whole book of that profile and these sources, the PDF is another
-            book's, or a distribution fails to build.
+        ReleaseError: If there is no whole book of that profile and these sources, the PDF is of
+            another one, or a distribution fails to build.
     """
     check_pages(root, profile)
     html = root / "_build" / "html"
