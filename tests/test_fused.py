@@ -32,6 +32,7 @@ CASES = {
     "mhc-lite d=4": [Stage(PERMUTATIONS, 4)],
     "kromhc d=8": [Stage(PERMUTATIONS, 2)] * 3,
     "kron-go d=6": [Stage(CAYLEY, 2, 2), Stage(CAYLEY, 3, 2)],
+    "mhc x mhc d=6": [Stage(SINKHORN, 2, 4), Stage(SINKHORN, 3, 20)],
     "all d=48": [
         Stage(SINKHORN, 2, 4),
         Stage(FREE, 2),

@@ -1,5 +1,6 @@
 """The synthetic task: problems as stated, the exact floor, and fits that any path agrees on."""
 
+import itertools
 import math
 import threading
 import time
@@ -12,7 +13,8 @@ import torch
 
 from gomhc import make_mixer, stream_mixing
 from gomhc.birkhoff import marginal_error
-from gomhc.mixers import Mixer
+from gomhc.fused.stages import tables
+from gomhc.mixers import Kronecker, Mixer
 from gomhc.stream_mixing import (
     CHUNK,
     FAMILIES,
@@ -254,6 +256,42 @@ def test_compiled_fit_takes_the_steps_of_autograd(case, start):
     )
     for part, other in zip(fused, reference, strict=True):
         torch.testing.assert_close(part, other, rtol=1e-8, atol=1e-9)
+
+
+FACTORS = [
+    ("hc", 2, {}),
+    ("mhc", 2, {}),
+    ("mhc", 3, {"iterations": 3}),
+    ("mhc-lite", 3, {}),
+    ("go-mhc", 2, {"s": 1}),
+    ("go-mhc", 2, {"s": 3}),
+]
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [*itertools.product(FACTORS, repeat=2), FACTORS[:3]],
+    ids=lambda c: " x ".join(map(name, c)),
+)
+def test_compiled_gradients_of_a_product_are_those_of_autograd(cases, generator):
+    """Every family beside every other, and beside itself."""
+    from gomhc import kernels
+
+    mixer = Kronecker([make_mixer(name, d, **options) for name, d, options in cases])
+    problem = small(mixer.d)
+    theta = torch.randn(3, mixer.num_parameters, generator=generator, dtype=torch.float64)
+    theta.requires_grad_()
+    expected = problem.loss(mixer(theta))
+    (slopes,) = torch.autograd.grad(expected.sum(), theta)
+
+    loss, gradient = np.empty((3, 1)), np.empty(theta.shape)
+    statistics = [part.numpy() for part in (problem.best, problem.gram, problem.base)]
+    arguments = [np.array(part, order="C") for part in (theta.detach().numpy(), *statistics)]
+    matrix = np.empty(arguments[1].shape)
+    rates = np.full(3, 0.1)
+    kernels.descend(*tables(mixer.stages()), *arguments, rates, 1e-8, loss, matrix, gradient)
+    torch.testing.assert_close(torch.from_numpy(loss)[:, 0], expected.detach())
+    torch.testing.assert_close(torch.from_numpy(gradient), slopes, rtol=1e-8, atol=1e-10)
 
 
 def test_compiled_products_in_several_parts():
