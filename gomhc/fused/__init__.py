@@ -12,6 +12,7 @@ Note [Choice]
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -147,8 +148,9 @@ def fused(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Te
     from gomhc.fused.ops import mix
 
     flat = [number for stage in stages for number in stage]
-    mixed = mix(theta.reshape(-1, theta.shape[-1]), flat)
-    return mixed.reshape(*theta.shape[:-1], *mixed.shape[1:])
+    *batch, g = theta.shape
+    mixed = mix(theta.reshape(math.prod(batch), g), flat)  # no −1: g may be 0
+    return mixed.reshape(*batch, *mixed.shape[1:])
 
 
 def backend_report() -> str:
