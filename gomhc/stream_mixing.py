@@ -9,6 +9,7 @@ hands it out, in small chunks to the cores of a CPU or a cluster, whole to a GPU
 none of them; the book's chapter 5 shows what each defect does.
 """
 
+import copy
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gomhc.birkhoff import project, sample_uniform
-from gomhc.fused import compiler
+from gomhc.fused import Backend, check_backend, compiler
 from gomhc.fused.stages import Tables, tables
 from gomhc.maps import check_floating, sinkhorn_knopp
 from gomhc.mixers import Kronecker, Mixer, Orthostochastic
@@ -403,7 +404,7 @@ def fit(
     *,
     off_diagonal_mass: float = 0.01,
     epsilon: float = 1e-8,
-    backend: Literal["auto", "reference", "fused"] = "auto",
+    backend: Backend = "auto",
     progress: bool = False,
 ) -> Fit:
     """Fit a mixer to every problem by full-batch Adam with betas (0.9, 0.999).
@@ -420,7 +421,8 @@ def fit(
         epsilon: Adam's. The release takes the mean over its 64 problems as the loss and 1e-6 here,
             which is 64e-6 for the losses of the problems themselves.
         backend: "fused" is compiled by Numba and runs on a CPU, "reference" is PyTorch on any
-            device; "auto" takes the first where it applies.
+            device. "auto" is the mixer's own backend; where that is "auto" too, the first of them
+            where it applies.
         progress: show a progress bar.
 
     Returns:
@@ -456,7 +458,7 @@ def sweep(
     *,
     off_diagonal_mass: float = 0.01,
     epsilon: float = 1e-8,
-    backend: Literal["auto", "reference", "fused"] = "auto",
+    backend: Backend = "auto",
     progress: bool = True,
 ) -> Iterator[tuple[Run, Fit]]:
     """Fit every mixer at every learning rate from every seed, as one batch of jobs for joblib.
@@ -583,14 +585,14 @@ def _chunks(
     learning_rate: Float[Tensor, " rows"],
     steps: int,
     epsilon: float,
-    backend: str,
+    backend: Backend,
 ) -> list[tuple[Callable, tuple]]:
     """The jobs of one mixer; a row is one problem of one run, and all the rows are one batch.
 
     Small jobs for the compiled code, which takes row by row, and a single one for PyTorch.
     """
-    if backend not in ("auto", "reference", "fused"):
-        raise ValueError(f"expected backend 'auto', 'reference' or 'fused', got {backend!r}")
+    backend = mixer.backend if backend == "auto" else backend
+    check_backend(backend)
     stages = None if backend == "reference" else _stages(problem, mixer, backend == "fused")
     chunk = len(theta) if stages is None else CHUNK
     jobs: list[tuple[Callable, tuple]] = []
@@ -657,7 +659,8 @@ def _descend_reference(
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     theta, length = theta.to(best).clone(), learning_rate.to(best)[:, None]
-    mixer = mixer.to(best.device)
+    mixer = copy.deepcopy(mixer).to(best.device)
+    mixer.backend = "reference"
     mean, square = torch.zeros_like(theta), torch.zeros_like(theta)
     loss = torch.empty(len(theta), steps, dtype=best.dtype, device=best.device)
     for step in range(steps):

@@ -258,6 +258,37 @@ def test_compiled_fit_takes_the_steps_of_autograd(case, start):
         torch.testing.assert_close(part, other, rtol=1e-8, atol=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("of_mixer", "of_fit", "path"),
+    [
+        ("auto", "auto", "fused"),
+        ("reference", "auto", "reference"),
+        ("fused", "auto", "fused"),
+        ("fused", "reference", "reference"),
+        ("reference", "fused", "fused"),
+    ],
+)
+def test_a_fit_asks_its_mixer(of_mixer, of_fit, path, monkeypatch):
+    taken = []
+
+    def noted(name):
+        run = getattr(stream_mixing, f"_descend_{name}")
+        return lambda *arguments: taken.append(name) or run(*arguments)
+
+    for name in ("fused", "reference"):
+        monkeypatch.setattr(stream_mixing, f"_descend_{name}", noted(name))
+    mixer = make_mixer("mhc", 3, backend=of_mixer)
+    found = fit(small(3), mixer, 0.05, 5, backend=of_fit)
+    assert taken == [path]
+    assert mixer.backend == of_mixer
+    torch.testing.assert_close(found.loss, fit(small(3), make_mixer("mhc", 3), 0.05, 5).loss)
+
+
+def test_a_fit_of_a_mixer_that_insists_where_there_is_no_code():
+    with pytest.raises(ValueError, match="no code for Identity"):
+        fit(small(3), make_mixer("identity", 3, backend="fused"))
+
+
 FACTORS = [
     ("hc", 2, {}),
     ("mhc", 2, {}),
