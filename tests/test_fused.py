@@ -1,7 +1,6 @@
 """The fused path gives what the reference gives in float64, and is taken where it should be."""
 
 import itertools
-import math
 import os
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, Stage, refe
 
 numba = pytest.importorskip("numba")
 from gomhc.fused import lanes  # noqa: E402
-from gomhc.fused.caching import cached  # noqa: E402
 from gomhc.fused.ops import mix, mix_backward  # noqa: E402
 
 CASES = {
@@ -317,17 +315,6 @@ def test_a_compiler_that_cannot_be_imported_is_none(tmp_path):
     answer = said_with(code, PYTHONPATH=str(tmp_path))
     assert answer.startswith("tensor(0.2500)")
     assert "cpu: reference (numba cannot be imported: Numba needs an older NumPy)" in answer
-
-
-def test_a_cache_that_has_no_place_is_done_without(monkeypatch):
-    def nowhere(**options):
-        if options.pop("cache", False):
-            raise RuntimeError("cannot cache function: no locator available")
-        return numba_njit(**options)
-
-    numba_njit = numba.njit
-    monkeypatch.setattr(numba, "njit", nowhere)
-    assert cached(error_model="numpy")(lambda x: 1 / x)(0.0) == math.inf
 
 
 def test_a_compiler_that_is_switched_off_is_none():
