@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 import gomhc
 from gomhc import MIXERS, make_mixer
+from gomhc.fused import FEWEST_TOKENS
 from gomhc.mixers import Identity
 
 # Every family at sizes it allows, the smallest first.
@@ -93,6 +94,12 @@ def test_any_batch_shape(mixer, batch, dtype, generator):
         flat = theta.reshape(math.prod(batch), mixer.num_parameters)
         one_by_one = torch.stack([mixer(t) for t in flat])
         torch.testing.assert_close(B.reshape(one_by_one.shape), one_by_one)
+
+
+def test_the_number_of_tokens_changes_nothing(mixer, generator):
+    """One fewer than compiled code is taken for, and as many."""
+    theta = draw(mixer, FEWEST_TOKENS, generator=generator, dtype=torch.float32)
+    torch.testing.assert_close(mixer(theta)[:-1], mixer(theta[:-1]), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", EXACT, ids=ids)

@@ -1,5 +1,6 @@
 """The synthetic task: problems as stated, the exact floor, and fits that any path agrees on."""
 
+import itertools
 import math
 import threading
 import time
@@ -13,7 +14,8 @@ import torch
 from gomhc import make_mixer
 from gomhc.birkhoff import marginal_error
 from gomhc.companion.released import released_problem, released_settings, released_start
-from gomhc.mixers import Mixer
+from gomhc.fused.stages import tables
+from gomhc.mixers import Kronecker, Mixer
 from gomhc.stream_mixing import FAMILIES, Problem, corrected_problem, fit, fits, steps_to, sweep
 from gomhc.stream_mixing.fits import CHUNK
 
@@ -257,6 +259,73 @@ def test_compiled_fit_takes_the_steps_of_autograd(case, start):
     )
     for part, other in zip(fused, reference, strict=True):
         torch.testing.assert_close(part, other, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("of_mixer", "of_fit", "path"),
+    [
+        ("auto", "auto", "fused"),
+        ("reference", "auto", "reference"),
+        ("fused", "auto", "fused"),
+        ("fused", "reference", "reference"),
+        ("reference", "fused", "fused"),
+    ],
+)
+def test_a_fit_asks_its_mixer(of_mixer, of_fit, path, monkeypatch):
+    taken = []
+
+    def noted(name):
+        run = getattr(fits, f"_descend_{name}")
+        return lambda *arguments: taken.append(name) or run(*arguments)
+
+    for name in ("fused", "reference"):
+        monkeypatch.setattr(fits, f"_descend_{name}", noted(name))
+    mixer = make_mixer("mhc", 3, backend=of_mixer)
+    found = fit(small(3), mixer, 0.05, 5, backend=of_fit)
+    assert taken == [path]
+    assert mixer.backend == of_mixer
+    torch.testing.assert_close(found.loss, fit(small(3), make_mixer("mhc", 3), 0.05, 5).loss)
+
+
+def test_a_fit_of_a_mixer_that_insists_where_there_is_no_code():
+    with pytest.raises(ValueError, match="no code for Identity"):
+        fit(small(3), make_mixer("identity", 3, backend="fused"))
+
+
+FACTORS = [
+    ("hc", 2, {}),
+    ("mhc", 2, {}),
+    ("mhc", 3, {"iterations": 3}),
+    ("mhc-lite", 3, {}),
+    ("go-mhc", 2, {"s": 1}),
+    ("go-mhc", 2, {"s": 3}),
+]
+
+
+@pytest.mark.parametrize(
+    "cases",
+    [*itertools.product(FACTORS, repeat=2), FACTORS[:3]],
+    ids=lambda c: " x ".join(map(name, c)),
+)
+def test_compiled_gradients_of_a_product_are_those_of_autograd(cases, generator):
+    """Every family beside every other, and beside itself."""
+    from gomhc import kernels
+
+    mixer = Kronecker([make_mixer(name, d, **options) for name, d, options in cases])
+    problem = small(mixer.d)
+    theta = torch.randn(3, mixer.num_parameters, generator=generator, dtype=torch.float64)
+    theta.requires_grad_()
+    expected = problem.loss(mixer(theta))
+    (slopes,) = torch.autograd.grad(expected.sum(), theta)
+
+    loss, gradient = np.empty((3, 1)), np.empty(theta.shape)
+    statistics = [part.numpy() for part in (problem.best, problem.gram, problem.base)]
+    arguments = [np.array(part, order="C") for part in (theta.detach().numpy(), *statistics)]
+    matrix = np.empty(arguments[1].shape)
+    rates = np.full(3, 0.1)
+    kernels.descend(*tables(mixer.stages()), *arguments, rates, 1e-8, loss, matrix, gradient)
+    torch.testing.assert_close(torch.from_numpy(loss)[:, 0], expected.detach())
+    torch.testing.assert_close(torch.from_numpy(gradient), slopes, rtol=1e-8, atol=1e-10)
 
 
 def test_compiled_products_in_several_parts():
@@ -503,22 +572,3 @@ def test_seeds_that_change_nothing_are_told():
     runs = sweep(problem, {"go": make_mixer("go-mhc", 3)}, [0.1], 3, seeds, progress=False)
     one, *others = [result.loss for _, result in runs]
     assert not any(torch.equal(one, other) for other in others)
-
-
-def test_a_fit_takes_the_path_of_its_mixer(monkeypatch):
-    problem, paths = small(3), []
-    for name in ("_descend_fused", "_descend_reference"):
-        descend = getattr(fits, name)
-
-        def noted(*arguments, name=name, descend=descend):
-            paths.append(name)
-            return descend(*arguments)
-
-        monkeypatch.setattr(fits, name, noted)
-    losses = [
-        fit(problem, make_mixer("go-mhc", 3, s=2, backend=own), 0.1, 5, backend=asked).loss
-        for own, asked in (("reference", "auto"), ("fused", "reference"), ("fused", "auto"))
-    ]
-    assert paths == ["_descend_reference", "_descend_reference", "_descend_fused"]
-    for loss in losses:
-        torch.testing.assert_close(loss, losses[0])

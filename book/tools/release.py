@@ -53,7 +53,7 @@ def zip_book(html: Path, target: Path, top: str) -> None:
 
 
 def check_pages(root: Path, profile: str) -> None:
-    """Raise ReleaseError unless pages, and a PDF if there is one, are of the sources as they are."""
+    """Raise ReleaseError unless pages, and a PDF if there is one, are of the sources of today."""
     html, pdf = root / "_build" / "html", root / "_build" / "gomhc-book.pdf"
     if not (html / "index.html").exists():
         raise ReleaseError("expected a book in _build/html, found none: run 'make book' first")

@@ -9,7 +9,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -19,7 +19,7 @@ from torch import Tensor
 from gomhc.adam import Adam
 from gomhc.checks import check_count
 from gomhc.extras import load
-from gomhc.fused import compiler
+from gomhc.fused import Backend, check_backend, compiler
 from gomhc.fused.stages import Tables, tables
 from gomhc.mixers import Mixer
 from gomhc.mixers.base import check_mixer
@@ -60,7 +60,7 @@ def fit(
     *,
     off_diagonal_mass: float | None = None,
     epsilon: float = 1e-8,
-    backend: Literal["auto", "reference", "fused"] = "auto",
+    backend: Backend = "auto",
     progress: bool = False,
 ) -> Fit:
     """Fit a mixer to every problem by full-batch Adam with betas (0.9, 0.999).
@@ -79,8 +79,8 @@ def fit(
         epsilon: Adam's. The release takes the mean over its 64 problems as the loss and 1e-6 here,
             which is 64e-6 for the losses of the problems themselves.
         backend: "fused" is compiled by Numba and runs on a CPU, "reference" is PyTorch on any
-            device; "auto" takes the mixer's own, and if that is "auto" too, the first where it
-            applies.
+            device. "auto" is the mixer's own backend; where that is "auto" too, the first of them
+            where it applies.
         progress: show a progress bar.
 
     Returns:
@@ -118,7 +118,7 @@ def sweep(
     *,
     off_diagonal_mass: float | None = None,
     epsilon: float = 1e-8,
-    backend: Literal["auto", "reference", "fused"] = "auto",
+    backend: Backend = "auto",
     progress: bool = True,
 ) -> Iterator[tuple[Run, Fit]]:
     """Fit every mixer at every learning rate from every seed, as one batch of jobs for joblib.
@@ -252,16 +252,15 @@ def _chunks(
     learning_rate: Float[Tensor, " rows"],
     steps: int,
     epsilon: float,
-    backend: str,
+    backend: Backend,
 ) -> list[tuple[Callable, tuple]]:
     """The jobs of one mixer; a row is one problem of one run, and all the rows are one batch.
 
     Small jobs for the compiled code, which takes row by row, and a single one for PyTorch.
     """
-    if backend not in ("auto", "reference", "fused"):
-        raise ValueError(f"expected backend 'auto', 'reference' or 'fused', got {backend!r}")
-    asked = mixer.backend if backend == "auto" else backend
-    stages = None if asked == "reference" else _stages(problem, mixer, asked == "fused")
+    backend = mixer.backend if backend == "auto" else backend
+    check_backend(backend)
+    stages = None if backend == "reference" else _stages(problem, mixer, backend == "fused")
     chunk = len(theta) if stages is None else CHUNK
     jobs: list[tuple[Callable, tuple]] = []
     for k in range(0, len(theta), chunk):
@@ -328,9 +327,7 @@ def _descend_reference(
 ) -> tuple[Tensor, Tensor, Tensor]:
     theta, length = theta.to(best).clone(), learning_rate.to(best)[:, None]
     mixer = copy.deepcopy(mixer).to(best.device)
-    for part in mixer.modules():
-        if isinstance(part, Mixer):
-            part.backend = "reference"
+    mixer.backend = "reference"
     adam = Adam(theta)
     loss = torch.empty(len(theta), steps, dtype=best.dtype, device=best.device)
     for step in range(steps):
