@@ -75,7 +75,7 @@ def test_the_contract_of_attributes(mixer):
     assert mixer.initial_theta().shape == (mixer.num_parameters,)
 
 
-def test_generator_sizes_of_science_section_1():
+def test_generator_sizes_as_published():
     sizes = {"identity": 0, "hc": 16, "mhc": 16, "mhc-lite": 24, "kromhc": 4, "kron-go": 12}
     assert {name: make_mixer(name, 4).num_parameters for name in sizes} == sizes
     assert [make_mixer("go-mhc", 4, s=s).num_parameters for s in (1, 2)] == [6, 28]

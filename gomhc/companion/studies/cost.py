@@ -55,7 +55,6 @@ __all__ = [
     "parameters",
     "pareto",
     "published_flops",
-    "recovered",
     "targets",
     "timing",
 ]
@@ -766,42 +765,6 @@ def pareto(
         series["vertex"][label] = vertex.tolist()
         series["loss_over_floor"][label] = ratios[best].tolist()
     return Outcome(metrics, series)
-
-
-def recovered(
-    metrics: Mapping[str, Mapping[str, Any]], cost: str = "flops", factor: float = 2.0
-) -> dict[str, Any]:
-    """What composition recovers at similar FLOPs: kron-go against the best KromHC near its cost.
-
-    Args:
-        metrics: of `pareto`.
-        cost: "flops" of the hyper-connection, or "mixer_flops".
-        factor: costs within this factor of each other are similar.
-
-    Returns:
-        label of each kron-go -> `rival`, the KromHC of similar cost with the lowest median reach
-        error; `below`, by what share of it kron-go's median is lower; `closed`, the share of the
-        gap between the rival and go-mHC s=2 that this closes. {} where no KromHC costs about as
-        much.
-    """
-    rows = {label: row for label, row in metrics.items() if "impossible" not in row}
-    reach = {label: row["reach_median"] for label, row in rows.items()}
-    found: dict[str, Any] = {}
-    for label in rows:
-        if not label.startswith("kron-go"):
-            continue
-        similar = [
-            other
-            for other in rows
-            if other.startswith("kromhc")
-            and 1 / factor <= rows[other][cost] / rows[label][cost] <= factor
-        ]
-        found[label] = {}
-        if similar:
-            rival = min(similar, key=lambda other: reach[other])
-            gain, gap = reach[rival] - reach[label], reach[rival] - reach["go-mhc s=2"]
-            found[label] = {"rival": rival, "below": gain / reach[rival], "closed": gain / gap}
-    return found
 
 
 # The full profile
