@@ -41,16 +41,16 @@ help:  ## show this list
 install: $(BOOK)  ## make .venv with what the book needs; the other commands do it by themselves
 
 book: $(BOOK)  ## execute the notebooks and render the book (PROFILE=smoke|book|full SITE_URL=…)
-	$(BIN)/python -m book.build --profile $(PROFILE) $(if $(REPOSITORY),--repository "$(REPOSITORY)")
+	$(BIN)/python -m book.tools.build --profile $(PROFILE) $(if $(REPOSITORY),--repository "$(REPOSITORY)")
 
 release: $(STAMP)  ## pack the built book, wheel and source archive, with manifest and checksums
-	$(BIN)/python -m book.release --profile $(PROFILE)
+	$(BIN)/python -m book.tools.release --profile $(PROFILE)
 
 pdf: $(BOOK)  ## print the built book into one PDF (needs Chromium)
-	$(BIN)/python -m book.pdf
+	$(BIN)/python -m book.tools.pdf
 
 colab: $(BOOK)  ## write the Colab editions (REPOSITORY=<git url> REVISION=<commit>)
-	$(BIN)/python -m book.colab --repository "$(REPOSITORY)" --revision "$(REVISION)"
+	$(BIN)/python -m book.tools.colab --repository "$(REPOSITORY)" --revision "$(REVISION)"
 
 colab-test: $(STAMP)  ## run every Colab edition where there is torch but no gomhc (COLAB_ARGS="-k 02")
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m slow tests/test_colab.py $(COLAB_ARGS)
@@ -69,7 +69,7 @@ browser: $(STAMP)  ## test the built book in Debian's Chromium (BROWSER_ARGS=…
 # Threads cost more than they gain on batches of small matrices.
 records: export OMP_NUM_THREADS ?= 1
 records: $(STAMP)  ## run what the book stores of the full profile, from where it was stopped
-	$(BIN)/python -m gomhc.studies
+	$(BIN)/python -m gomhc.companion.studies
 
 gpu-records: $(STAMP)  ## train the GPTs of profile full, for a GPU (LM_ARGS="--minutes 9 …")
 	$(BIN)/python -m gomhc.lm.runs $(LM_ARGS)
@@ -81,7 +81,7 @@ bench-fits: $(STAMP)  ## time the fits against a plain PyTorch loop, side by sid
 	$(BIN)/python -m benchmarks.stream_mixing $(BENCH_ARGS)
 
 compare: $(BOOK)  ## show which numbers moved against another run (OTHER=<folder of records>)
-	$(BIN)/python -m book.compare "$(or $(OTHER),$(error expected OTHER=<folder of records>))" $(COMPARE_ARGS)
+	$(BIN)/python -m book.tools.compare "$(or $(OTHER),$(error expected OTHER=<folder of records>))" $(COMPARE_ARGS)
 
 lint: $(STAMP)  ## check style, types, workflows, and that notebooks are stored without outputs
 	$(BIN)/ruff check .

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 
 import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
-from gomhc import records
+from gomhc.companion import records
+from gomhc.companion.studies.base import Outcome, mixer
 from gomhc.fused import choose
 from gomhc.fused.stages import reference
 from gomhc.hyper_connections import HyperConnection
@@ -33,7 +34,6 @@ from gomhc.lm.model import GPT, preset
 from gomhc.lm.plan import ARMS
 from gomhc.maps import marginal_error
 from gomhc.mixers import Mixer
-from gomhc.studies.base import Outcome, mixer
 
 SEED = 5
 TOLERANCE = 1e-3  # of a float32 method from its map in float64; truncated Sinkhorn's marginals
@@ -46,7 +46,7 @@ GO, SOLVE = "go-mhc s=2", "solve and autograd"
 class Method(NamedTuple):
     """A way to make mixing matrices."""
 
-    label: str  # of the map, as in `gomhc.studies.base.mixer`
+    label: str  # of the map, as in `gomhc.companion.studies.base.mixer`
     path: str  # "fused", "PyTorch" (the library's own, unfused), or another
     size: int  # g
     call: Callable[[Tensor], Tensor]

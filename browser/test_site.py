@@ -16,7 +16,7 @@ from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, R
 from pypdf import PdfReader
 
 from browser.conftest import HTML
-from gomhc import figures
+from gomhc.companion import figures
 
 FILES = sorted(path for path in HTML.rglob("*.html") if "_static" not in path.parts)
 # The first page only leads on to book/index.html.

@@ -11,8 +11,8 @@ from pathlib import Path
 import nbformat
 import pytest
 
-from gomhc import records
-from gomhc.claims import (
+from gomhc.companion import records
+from gomhc.companion.claims import (
     CLAIMS,
     answer,
     ledger,
@@ -20,10 +20,10 @@ from gomhc.claims import (
     ledger_summary,
     ledger_table,
 )
-from gomhc.claims.answers import ANSWERS
-from gomhc.claims.base import CAVEAT, FAILS, HOLDS, OPEN, VERDICTS, Finding, judge
+from gomhc.companion.claims.answers import ANSWERS
+from gomhc.companion.claims.base import CAVEAT, FAILS, HOLDS, OPEN, VERDICTS, Finding, judge
+from gomhc.companion.published import FIGURE_8_ERROR, FIGURE_8_STEPS
 from gomhc.lm.plan import record_name
-from gomhc.published import FIGURE_8_ERROR, FIGURE_8_STEPS
 
 ROOT = Path(__file__).resolve().parents[1]
 PINNED = Path(__file__).with_name("pinned_verdicts.json")

@@ -14,11 +14,11 @@ import pytest
 import yaml
 from jupyter_book.config import validate_yaml
 
-from book import colab, timings
-from book.build import notebooks
-from book.launch import add_launch_buttons
-from book.plain import plain
-from book.repository import RepositoryError, checked, colab_link, github
+from book.tools import colab, timings
+from book.tools.build import notebooks
+from book.tools.launch import add_launch_buttons
+from book.tools.plain import plain
+from book.tools.repository import RepositoryError, checked, colab_link, github
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = notebooks(ROOT)
@@ -184,7 +184,11 @@ def test_measured_times_are_gathered_and_kept(tmp_path):
 
 def test_an_estimate_without_a_run_is_what_its_records_took():
     notebook = nbformat.v4.new_notebook(
-        cells=[nbformat.v4.new_code_cell("%matplotlib inline\nfrom gomhc.studies import cost")]
+        cells=[
+            nbformat.v4.new_code_cell(
+                "%matplotlib inline\nfrom gomhc.companion.studies import cost"
+            )
+        ]
     )
     seconds = timings.stored_seconds(notebook)
     assert seconds > 0

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from book import compare as comparing
-from book.compare import OURS, compare, is_timing, main
-from gomhc.records import Provenance, Record, save
+from book.tools import compare as comparing
+from book.tools.compare import OURS, compare, is_timing, main
+from gomhc.companion.records import Provenance, Record, save
 
 ROOT = Path(__file__).resolve().parents[1]
 MADE = Provenance("unknown", False, "0" * 64, (), (0,), "CPU", {}, "2026-01-01T00:00:00Z", 1, 1)

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from gomhc import records
+from gomhc.companion import records
 from gomhc.lm import plan, runs
 from gomhc.lm.model import GPT, preset
 

@@ -22,8 +22,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gomhc import records
-from gomhc.records import Provenance, Record, RecordError
+from gomhc.companion import records
+from gomhc.companion.records import Provenance, Record, RecordError
 
 ROOT = Path(__file__).resolve().parents[1]
 MODULES = ("gomhc.maps", "gomhc.mixers.base")
@@ -339,7 +339,7 @@ def test_a_wheel_holds_the_records(record, tmp_path):
     run = {"check": True, "capture_output": True, "text": True}
     build = ["-c", "import setuptools; setuptools.setup()", "build_py", "--build-lib", str(built)]
     subprocess.run([sys.executable, *build], cwd=source, **run)
-    read = "from gomhc import records; print(records.shipped('toy/unit-1.5').config)"
+    read = "from gomhc.companion import records; print(records.shipped('toy/unit-1.5').config)"
     said = subprocess.run([sys.executable, "-c", read], cwd=built, **run)
     assert said.stdout.strip() == str(record.config)
 
@@ -364,16 +364,16 @@ def package(tmp_path, monkeypatch):
         "claims": "x = 4",
         "figures/__init__": "import matplotlib",
         "figures/style": "",
-        "studies/__init__": "from gomhc.studies.base import mixer",
+        "studies/__init__": "from gomhc.companion.studies.base import mixer",
         "studies/base": "from gomhc.mixers import GO",
         "studies/one": "from gomhc import maps, records, claims, data\n"
-        "from gomhc.studies.base import mixer\n"
-        "import gomhc.figures.style\n"
+        "from gomhc.companion.studies.base import mixer\n"
+        "import gomhc.companion.figures.style\n"
         "def run():\n    from gomhc import late\n    import gomhc.spectra as spectra\n",
         "studies/two": "from gomhc.mixers.base import Mixer",
         "spectra": "import gomhc.maps",
         "bad_package": "from gomhc import cayley",
-        "bad_studies": "from gomhc.studies import mixer",
+        "bad_studies": "from gomhc.companion.studies import mixer",
         "bad_relative": "from .maps import f",
         "bad_missing": "import gomhc.nowhere",
     }
@@ -392,11 +392,13 @@ def names(*modules):
 
 def test_the_closure_of_imports(package):
     mixers = ("mixers", "mixers.go", "mixers.base", "maps")
-    assert records.closure("gomhc.studies.one") == names(
+    assert records.closure("gomhc.companion.studies.one") == names(
         "studies.one", "studies.base", "late", "spectra", *mixers
     )
     # The family's base alone: its package runs too, and nothing of it is used.
-    assert records.closure("gomhc.studies.two") == names("studies.two", "mixers.base", "maps")
+    assert records.closure("gomhc.companion.studies.two") == names(
+        "studies.two", "mixers.base", "maps"
+    )
     assert records.closure("gomhc.maps") == ("gomhc.maps",)
 
 
@@ -404,7 +406,10 @@ def test_the_closure_of_imports(package):
     ("module", "message"),
     [
         ("gomhc.bad_package", "gomhc.bad_package: expected imports from the mod.*one from gomhc$"),
-        ("gomhc.bad_studies", "expected imports from the modules.*got one from gomhc.studies$"),
+        (
+            "gomhc.bad_studies",
+            "expected imports from the modules.*got one from gomhc.companion.studies$",
+        ),
         ("gomhc.bad_relative", "expected absolute imports in gomhc.bad_relative"),
         ("gomhc.bad_missing", "expected a module of gomhc, got 'gomhc.nowhere'"),
         ("torch", "expected a module of gomhc, got 'torch'"),
@@ -518,7 +523,7 @@ def test_the_hash_knows_which_module_is_which(package):
 
 
 def test_a_record_stays_current_until_its_code_changes(package):
-    made = records.make("a/b", "gomhc.studies.two", lambda: ({}, {}), {})
+    made = records.make("a/b", "gomhc.companion.studies.two", lambda: ({}, {}), {})
     assert records.is_current(made)
     (package / "unused.py").write_text("x = 7")
     (package / "studies" / "base.py").write_text("x = 7")  # of another study
@@ -624,7 +629,7 @@ def checkout(package, monkeypatch):
     return package
 
 
-def where_from(module="gomhc.studies.two"):
+def where_from(module="gomhc.companion.studies.two"):
     facts = records.make("a/b", module, lambda: ({}, {}), {}).provenance
     return facts.commit, facts.dirty
 

@@ -13,8 +13,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from gomhc import make_mixer, records, studies
-from gomhc.studies import Outcome, Unit, __main__, mixer
+from gomhc import make_mixer
+from gomhc.companion import records, studies
+from gomhc.companion.studies import Outcome, Unit, __main__, mixer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -66,24 +67,24 @@ def test_units_are_ready_to_run():
     for unit in units:
         records.check_name(unit.name, unit.name)
         topic = unit.name.split("/")[0].replace("-", "_")
-        assert unit.run.__module__ == f"gomhc.studies.{topic}"
+        assert unit.run.__module__ == f"gomhc.companion.studies.{topic}"
         assert json.loads(json.dumps(unit.config, allow_nan=False)) == unit.config, unit.name
         inspect.signature(unit.run).bind(**unit.config)
         assert {type(seed) for seed in unit.seeds} <= {int}
-        assert f"gomhc.studies.{topic}" in records.closure(unit.run.__module__)
+        assert f"gomhc.companion.studies.{topic}" in records.closure(unit.run.__module__)
 
 
 def test_studies_import_in_any_order_and_load_nothing_heavy():
-    topics = sorted(p.stem for p in (ROOT / "gomhc" / "studies").glob("[a-z]*.py"))
+    topics = sorted(p.stem for p in (ROOT / "gomhc" / "companion" / "studies").glob("[a-z]*.py"))
     code = f"""
 import importlib, sys
 import gomhc  # registers torch operators, which can be done once
 for first in {topics!r}:
-    for name in [n for n in sys.modules if n.startswith("gomhc.studies")]:
+    for name in [n for n in sys.modules if n.startswith("gomhc.companion.studies")]:
         del sys.modules[name]
-    importlib.import_module(f"gomhc.studies.{{first}}")
-    import gomhc.studies
-    gomhc.studies.units()
+    importlib.import_module(f"gomhc.companion.studies.{{first}}")
+    import gomhc.companion.studies
+    gomhc.companion.studies.units()
 print({{"matplotlib", "seaborn", "numba", "joblib", "clarabel"}} & set(sys.modules))
 """
     said = subprocess.run(
@@ -162,7 +163,7 @@ def test_the_command_makes_every_record_once(command, tmp_path):
 
 def test_records_go_into_the_package_by_default(command, toy, tmp_path):
     assert __main__.main(["--only", "toy/one"]) == 0
-    there = tmp_path / "gomhc" / "data" / "records" / "toy" / "one.json"
+    there = tmp_path / "gomhc" / "companion" / "data" / "records" / "toy" / "one.json"
     assert records.load(there).metrics == {"key": "one"}
 
 
@@ -275,7 +276,7 @@ SLOW = '''"""Units that say when they start; the third waits for a file before i
 import time
 from pathlib import Path
 
-from gomhc.studies.base import Outcome, Unit
+from gomhc.companion.studies.base import Outcome, Unit
 
 
 def run(folder, number):
@@ -297,10 +298,10 @@ STUBS = {
     "gomhc/__init__.py": "",
     "gomhc/mixers/__init__.py": "make_mixer = None\n",
     "gomhc/mixers/base.py": "Mixer = object\n",
-    "gomhc/studies/polytope.py": SLOW,
-    "gomhc/studies/spectra.py": "UNITS = []\n",
-    "gomhc/studies/stream_mixing.py": "UNITS = []\n",
-    "gomhc/studies/cost.py": "UNITS = []\n",
+    "gomhc/companion/studies/polytope.py": SLOW,
+    "gomhc/companion/studies/spectra.py": "UNITS = []\n",
+    "gomhc/companion/studies/stream_mixing.py": "UNITS = []\n",
+    "gomhc/companion/studies/cost.py": "UNITS = []\n",
 }
 
 
@@ -314,7 +315,7 @@ def slow(tmp_path):
     for name in ("records", "studies/__init__", "studies/__main__", "studies/base"):
         shutil.copy(ROOT / "gomhc" / f"{name}.py", tmp_path / "gomhc" / f"{name}.py")
     return {
-        "args": [sys.executable, "-m", "gomhc.studies", "--out", "out"],
+        "args": [sys.executable, "-m", "gomhc.companion.studies", "--out", "out"],
         "cwd": tmp_path,
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,

@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from gomhc import records
+from gomhc.companion import records
+from gomhc.companion.studies.base import Outcome
 from gomhc.lm import data
 from gomhc.lm.model import GPT, preset
 from gomhc.lm.plan import SIZES, Job, queue
 from gomhc.lm.report import stream_report
 from gomhc.lm.train import NonFiniteError, Progress, TrainConfig, chosen_device, train
-from gomhc.studies.base import Outcome
 
 __all__ = ["Stopped", "run"]
 
