@@ -18,8 +18,9 @@ FAMILIES = "gomhc.mixers.*"
 STUDIES = "gomhc.companion.studies.*"
 CLAIMS = "gomhc.companion.claims.*"
 FIGURES = "gomhc.companion.figures.*"
+RECORDS = "gomhc.companion.records.*"
 LAYERS = [
-    {"gomhc.maps"},
+    {"gomhc.maps", "gomhc.files", "gomhc.companion"},
     {"gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.caching"},
     {"gomhc.fused.cpu", "gomhc.fused.gpu"},
     {"gomhc.fused.ops"},
@@ -29,14 +30,17 @@ LAYERS = [
     {"gomhc.mixers"},
     {"gomhc.birkhoff", "gomhc.composition", "gomhc.hyper_connections", "gomhc.kernels"},
     {"gomhc.spectra", "gomhc.stream_mixing"},
+    {"gomhc.lm", "gomhc.lm.stories", "gomhc.lm.model"},
+    {"gomhc.lm.data", "gomhc.lm.report"},
+    {"gomhc.lm.train"},
+    {"gomhc.companion.git", "gomhc.companion.published"},
+    {"gomhc.companion.records.shape"},
+    {RECORDS},
+    {"gomhc.companion.records"},
     {"gomhc.companion.studies.base"},
     {STUDIES},
     {"gomhc.companion.studies"},
-    {"gomhc.companion.records", "gomhc.companion.published"},
-    {"gomhc.lm", "gomhc.lm.stories", "gomhc.lm.model"},
-    {"gomhc.lm.data", "gomhc.lm.plan", "gomhc.lm.report"},
-    {"gomhc.lm.train"},
-    {"gomhc.lm.runs"},
+    {"gomhc.companion.probes"},
     {"gomhc.companion.studies.__main__", "gomhc.companion.claims.base"},
     {CLAIMS},
     {"gomhc.companion.claims"},
@@ -79,7 +83,7 @@ def layer(name):
     for rank, names in enumerate(LAYERS):
         if name in names:
             return rank
-    for folder in (FAMILIES, STUDIES, CLAIMS, FIGURES):
+    for folder in (FAMILIES, RECORDS, STUDIES, CLAIMS, FIGURES):
         if name.rpartition(".")[0] == folder.rpartition(".")[0]:
             return LAYERS.index({folder})
     pytest.fail(f"{name} has no place in the order of imports: give it one in LAYERS")
