@@ -72,7 +72,7 @@ class GPTConfig:
             first step.
         inputs: what the mixing matrices are made from, see `HyperConnection`.
         reduce: how one stream is made of d at the end: "read" by learned weights, "mean" or "sum"
-            (Note [The last mixer] in this module).
+            (Note [The last mixer] in this module). The last two differ with norm_streams only.
         norm_streams: whether the last norm is taken of every stream, before they become one, as
             the go-mHC release has it, instead of after.
 
