@@ -254,6 +254,19 @@ def test_two_processes_give_the_losses_of_one(corpus, tmp_path, mixer):
     assert together["evaluations"][-1][1] == pytest.approx(alone.evaluations[-1][1], rel=1e-5)
 
 
+def test_a_process_of_several_takes_no_device_by_its_number(monkeypatch, corpus):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="without a number in several processes, got cuda:1"):
+        train(config(), corpus, device="cuda:1")
+
+
+def test_a_device_that_is_not_there(corpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="device that is there, got 'cuda:1': PyTorch sees 1 GPUs"):
+        train(config(), corpus, device="cuda:1")
+
+
 # What goes wrong
 
 

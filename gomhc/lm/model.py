@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gomhc.checks import check_count
 from gomhc.hyper_connections import (
     HyperConnection,
     expand_streams,
@@ -339,7 +340,8 @@ class GPT(nn.Module):
             The tokens given and those added.
 
         Raises:
-            ValueError: if no token is given.
+            TypeError: if count is no integer.
+            ValueError: if no token is given, or count < 0.
         """
         if not len(tokens):
             raise ValueError("expected at least one token to go on from, got none")
@@ -347,7 +349,7 @@ class GPT(nn.Module):
         source = torch.Generator().manual_seed(seed)
         written = list(tokens)
         with evaluating(self):
-            for _ in range(count):
+            for _ in range(check_count("count", count)):
                 context = torch.tensor([written[-self.config.block :]], device=device)
                 weights = self(context)[0][0, -1, :vocabulary].float().softmax(-1).cpu()
                 written.append(int(torch.multinomial(weights, 1, generator=source)))

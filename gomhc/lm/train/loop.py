@@ -53,6 +53,8 @@ class _Alone:
 def _engine(device: torch.device) -> Any:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return _Alone(device)
+    if ":" in str(device):
+        raise ValueError(f"expected a device without a number in several processes, got {device}")
     accelerate = load_package("accelerate", "lm", "a training in several processes")
     return accelerate.Accelerator(cpu=device.type == "cpu")
 
@@ -73,7 +75,7 @@ def train(
     Args:
         config: what to do.
         corpus: its vocabulary and block fit the model's.
-        device: "auto" takes a GPU if there is one.
+        device: "auto" takes a GPU if there is one; in several processes each has its own.
         out: folder of checkpoints; a run found there is resumed. Without it nothing is written.
         progress: whether to show a bar with loss and tokens a second.
         stop: asked before every step; True ends the run there, with a checkpoint.
@@ -82,7 +84,8 @@ def train(
         The model and what was seen, from the first step on.
 
     Raises:
-        ValueError: if the corpus does not fit the model, there is no such device, or the folder
+        ValueError: if the corpus does not fit the model, there is no such device, or a numbered one
+            for several processes, or the folder
             is none or holds a damaged run, or one of another configuration or corpus.
         ImportError: if a folder is given and safetensors is not installed, or a bar is asked for
             and tqdm is not.
