@@ -32,7 +32,7 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help install book pdf release colab colab-test serve test browser records gpu-records bench bench-fits compare lint links audit format lock lock-check clean
+.PHONY: help install book pdf release colab colab-test serve test browser records gpu-records probes bench bench-fits compare lint links audit format lock lock-check clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -72,7 +72,12 @@ records: $(STAMP)  ## run what the book stores of the full profile, from where i
 	$(BIN)/python -m gomhc.companion.studies
 
 gpu-records: $(STAMP)  ## train the GPTs of profile full, for a GPU (LM_ARGS="--minutes 9 …")
-	$(BIN)/python -m gomhc.lm.runs $(LM_ARGS)
+	$(BIN)/python -m gomhc.companion.studies --profile full $(LM_ARGS)
+
+probes: export OMP_NUM_THREADS ?= 1
+probes: $(STAMP)  ## make anew the small numbers that the tests compare with, where they were meant to move
+	$(BIN)/python -m gomhc.companion.studies --probes
+	$(BIN)/python -m benchmarks.mixers --probe
 
 bench: $(STAMP)  ## time the mixers against PyTorch and other packages, side by side (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks.mixers $(BENCH_ARGS)

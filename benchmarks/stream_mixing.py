@@ -14,9 +14,7 @@ float64, and their losses must agree: else they don't do the same work, and no r
 import argparse
 import itertools
 import math
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -406,7 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dtype", choices=["float32", "float64"], default="float32", help="of the baseline"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write a record")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="put a record into a folder")
     options = parser.parse_args(arguments)
     if options.baseline_steps is None:
         options.baseline_steps = options.steps
@@ -419,13 +417,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         compare(**config)
         return
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    record = records.make(
-        "benchmarks/stream-mixing", "gomhc.stream_mixing", compare, config, [SEED]
-    )
-    with tempfile.TemporaryDirectory(dir=options.out.parent) as folder:
-        os.replace(records.save(record, folder), options.out)
-    print(f"\nrecord: {options.out}")
+    record = records.make("benchmarks/stream-mixing", compare, config, [SEED])
+    print(f"\nrecord: {records.save(record, options.out)}")
 
 
 if __name__ == "__main__":

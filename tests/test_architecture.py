@@ -39,11 +39,14 @@ LIBRARY = [
 ]
 COMPANION = [
     {"gomhc.companion"},
-    {"gomhc.companion.released", "gomhc.companion.studies.base", "gomhc.lm.plan"},
+    {"gomhc.companion.git", "gomhc.companion.published", "gomhc.companion.released"},
+    {"gomhc.companion.records.shape"},
+    {"gomhc.companion.records.*"},
+    {"gomhc.companion.records"},
+    {"gomhc.companion.studies.base"},
     {"gomhc.companion.studies.*"},
     {"gomhc.companion.studies"},
-    {"gomhc.companion.records", "gomhc.companion.published"},
-    {"gomhc.lm.runs"},
+    {"gomhc.companion.probes"},
     {"gomhc.companion.studies.__main__", "gomhc.companion.claims.base"},
     {"gomhc.companion.claims.*"},
     {"gomhc.companion.claims"},

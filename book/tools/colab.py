@@ -5,9 +5,7 @@ the commit itself, not from the working tree, so that text and library always be
 """
 
 import argparse
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -20,6 +18,7 @@ from book.tools import timings
 from book.tools.build import notebooks
 from book.tools.plain import plain
 from book.tools.repository import RepositoryError, checked, colab_link, github
+from gomhc.companion.git import GitError, git
 
 ROOT = Path(__file__).resolve().parents[2]
 HASH_LENGTHS = (40, 64)
@@ -71,22 +70,6 @@ USES_A_GPU = (
 WITHOUT_A_GPU = "This chapter computes on the CPU; a GPU runtime makes it no faster"
 
 
-def git(folder: Path, *arguments: str) -> str:
-    """Run git in a folder, asking nobody for a password; its last word is the error."""
-    environment = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    done = subprocess.run(
-        ["git", "-C", str(folder), *arguments],
-        env=environment | {"GIT_TERMINAL_PROMPT": "0"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode:
-        raise RepositoryError(done.stderr.strip())
-    return done.stdout.strip()
-
-
 def checkout(repository: str, revision: str, folder: Path) -> None:
     """Fetch one commit of a repository into an empty folder.
 
@@ -102,13 +85,13 @@ def checkout(repository: str, revision: str, folder: Path) -> None:
     git(folder, "init", "--quiet", f"--object-format={'sha256' if len(revision) == 64 else 'sha1'}")
     try:
         git(folder, "ls-remote", "--heads", repository)
-    except RepositoryError as error:
+    except GitError as error:
         raise RepositoryError(
             f"expected a git repository at {repository}, git cannot read one: {error}"
         ) from None
     try:
         git(folder, "fetch", "--quiet", "--depth=1", repository, revision)
-    except RepositoryError as error:
+    except GitError as error:
         raise RepositoryError(
             f"expected the commit {revision} in {repository} (is it pushed?): {error}"
         ) from None
@@ -236,7 +219,7 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         written = write(asked.repository, asked.revision, asked.output)
-    except RepositoryError as error:
+    except (RepositoryError, GitError) as error:
         print(f"{error}\nNo edition was written.", file=sys.stderr)
         return 1
     print(f"{asked.output}: {len(written)} notebooks")

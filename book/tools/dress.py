@@ -14,7 +14,7 @@ from typing import Any
 import nbformat
 from nbformat.v4 import new_markdown_cell
 
-from gomhc.companion.records import git
+from gomhc.companion.git import head
 
 PICTURES = ("image/svg+xml", "image/png")
 KNOB = re.compile(r'<div class="knob">.*</div>(?=\s*<script>)', re.DOTALL)
@@ -23,10 +23,10 @@ HIDDEN = {"remove-cell", "remove-output"}
 
 def commit(root: Path) -> str:
     """The commit that is checked out at `root`, and whether files differ from it."""
-    head = git("rev-parse", "--short=12", "HEAD", folder=root)
-    if head is None:
+    here = head(root)
+    if here is None:
         return "not a git checkout"
-    return head + (", with changes" if git("status", "--porcelain", folder=root) else "")
+    return here.commit[:12] + (", with changes" if here.dirty else "")
 
 
 def dress(notebook: nbformat.NotebookNode, name: str, revision: str) -> nbformat.NotebookNode:

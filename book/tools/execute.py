@@ -26,7 +26,7 @@ from traitlets.config import Config
 
 from benchmarks.machine import processor
 from book.tools.guard import changes, peak_memory, snapshot
-from gomhc.companion.records import device_name
+from gomhc.companion.records.provenance import device_name
 
 FORMAT = 2  # of what an executed notebook says of its run
 CELL_TIMEOUT = 3600  # seconds
@@ -128,7 +128,7 @@ def execute(
         "inputs": inputs,
         "source": digest(root, [source]),
         **parameters,
-        "ran_on": device_name(gpu=torch.cuda.is_available()),
+        "ran_on": device_name([0] if torch.cuda.is_available() else []),
         "machine": processor(),
         "peak_bytes": peak(),
         "cells": sum(cell.cell_type == "code" for cell in notebook.cells),

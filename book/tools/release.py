@@ -22,7 +22,7 @@ import nbformat
 from book.tools.build import PROFILES, RENDERED_FROM, notebooks, rendered_from, sources
 from book.tools.execute import digest, files_under
 from book.tools.pdf import inputs_of
-from gomhc.companion.records import git
+from gomhc.companion.git import head
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
@@ -106,10 +106,11 @@ def manifest(
     root: Path, profile: str, executed: dict[str, dict[str, Any]], files: list[Path]
 ) -> dict[str, Any]:
     """The document that names everything in a release."""
+    here = head(root)
     return {
         "schema": SCHEMA,
-        "commit": git("rev-parse", "HEAD", folder=root),
-        "uncommitted_changes": bool(git("status", "--porcelain", folder=root)),
+        "commit": here.commit if here else None,
+        "uncommitted_changes": bool(here and here.dirty),
         "profile": profile,
         "lock_sha256": sha256(root / "requirements.lock"),
         "notebooks": executed,

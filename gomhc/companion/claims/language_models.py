@@ -32,7 +32,7 @@ from gomhc.companion.claims.base import (
     span,
 )
 from gomhc.companion.records import Record
-from gomhc.lm.plan import LARGE_ARMS, RATES, SIZES, record_name
+from gomhc.companion.studies.language_models import LARGE_ARMS, RATES, SIZES, record_name
 
 MARGIN = 0.05  # of the loss above the floor: "as well as" allows this much
 TWICE = 2.0  # d = 8 has twice the streams of d = 4, and may take that much longer

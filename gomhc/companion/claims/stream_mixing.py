@@ -165,7 +165,8 @@ class _Arrival(NamedTuple):
 def _arrival(record: Record, family: str, label: str, measure: str) -> _Arrival:
     row = record.metrics[family][label]
     never = [steps is None for steps in row["steps"]]
-    allowed = record.series[family][label]["step"][-1] + 1
+    series: dict[str, Any] = record.series
+    allowed = series[family][label]["step"][-1] + 1
     spent = [allowed if steps is None else steps for steps in row["steps"]]
     if measure == "seconds":
         # Where it never arrives no time is on record, but a step takes as long for other targets.

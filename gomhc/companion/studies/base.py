@@ -1,4 +1,4 @@
-"""What every study is made of: outcomes, units of work, and mixers by their labels."""
+"""What every study is made of: outcomes, units of work, probes, and mixers by their labels."""
 
 import re
 from collections.abc import Callable
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from gomhc.mixers import make_mixer
 from gomhc.mixers.base import Mixer
 
-__all__ = ["Outcome", "Unit", "mixer"]
+__all__ = ["Outcome", "Probe", "Stopped", "Unit", "mixer"]
 
 
 class Outcome(NamedTuple):
@@ -28,14 +28,50 @@ class Unit(NamedTuple):
     Attributes:
         name: of the record, "study/unit".
         run: a function of the study's module.
-        config: its arguments for the full profile, in plain JSON.
+        config: its arguments, in plain JSON.
         seeds: every seed that it uses, as a note.
+        protocol: raised when its numbers are meant to move. A record is current when its
+            configuration, seeds and protocol are those of the unit.
+        takes: what `run` takes from the command beside its configuration, by name: device,
+            shakespeare, out (a folder of checkpoints), stop (a question asked as it runs) and
+            progress. No number depends on these.
     """
 
     name: str
     run: Callable[..., Outcome]
     config: dict[str, Any]
     seeds: tuple[int, ...]
+    protocol: int
+    takes: tuple[str, ...] = ()
+
+
+class Probe(NamedTuple):
+    """The smoke size of what units run: the tests run it again and compare.
+
+    Numbers agree if they differ by no more than `absolute`, or `relative` times the larger one.
+
+    Attributes:
+        name: of its record among the probes, "study/probe".
+        run: what is run, with the units' code; an Outcome.
+        config: its arguments, in plain JSON.
+        units: patterns of the names of the units that it stands for.
+        relative: tolerance. The default is far above what another processor's order of summation
+            moves in float64, and far below what a changed constant does.
+        absolute: tolerance, for what is 0 but for rounding.
+        ignored: keys of what belongs to the machine, such as times, wherever they stand.
+    """
+
+    name: str
+    run: Callable[..., Outcome]
+    config: dict[str, Any]
+    units: tuple[str, ...]
+    relative: float = 1e-6
+    absolute: float = 1e-9
+    ignored: tuple[str, ...] = ()
+
+
+class Stopped(Exception):
+    """The time was up in the middle of a run; it goes on from its checkpoint."""
 
 
 def mixer(label: str, d: int) -> Mixer:

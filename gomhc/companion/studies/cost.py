@@ -37,7 +37,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from gomhc.birkhoff import sample_uniform
-from gomhc.companion.studies.base import Outcome, Unit, mixer
+from gomhc.companion.studies.base import Outcome, Probe, Unit, mixer
 from gomhc.maps import sinkhorn_knopp
 from gomhc.mixers import BirkhoffVonNeumann, Kronecker, Orthostochastic, Sinkhorn
 from gomhc.mixers.base import Mixer
@@ -46,6 +46,7 @@ from gomhc.stream_mixing import Problem, fit
 
 __all__ = [
     "LABELS",
+    "PROBES",
     "UNITS",
     "count_flops",
     "count_parameters",
@@ -858,9 +859,45 @@ PARETO: dict[int, dict[str, Any]] = {
 }
 
 UNITS: list[Unit] = [
-    Unit("cost/parameters", parameters, {"labels": LABELS, "sizes": SIZES}, ()),
-    Unit("cost/flops", flops, SWEEP, ()),
-    Unit("cost/memory", memory, SWEEP, (0,)),
-    Unit("cost/time", timing, SWEEP, (0,)),
-    *(Unit(f"cost/pareto-d{d}", pareto, {"d": d, **config}, (0,)) for d, config in PARETO.items()),
+    Unit("cost/parameters", parameters, {"labels": LABELS, "sizes": SIZES}, (), protocol=1),
+    Unit("cost/flops", flops, SWEEP, (), protocol=1),
+    Unit("cost/memory", memory, SWEEP, (0,), protocol=1),
+    Unit("cost/time", timing, SWEEP, (0,), protocol=1),
+    *(
+        Unit(f"cost/pareto-d{d}", pareto, {"d": d, **config}, (0,), protocol=1)
+        for d, config in PARETO.items()
+    ),
+]
+
+SMALL: dict[str, Any] = {"labels": LABELS, "sizes": [2, 4, 8], "start": 2}
+SMALL |= {"block_sizes": [1, 2, 4], "block_d": 4, "block_start": 1}
+PROBES = [
+    Probe("cost/parameters", parameters, {"labels": LABELS, "sizes": [4, 8]}, ("cost/parameters",)),
+    Probe("cost/flops", flops, SMALL, ("cost/flops",)),
+    Probe("cost/memory", memory, SMALL, ("cost/memory",)),
+    Probe(
+        "cost/time",
+        timing,
+        SMALL | {"sizes": [2, 4], "repeats": 2, "budget": 2**16},
+        ("cost/time",),
+        ignored=("seconds", "spread", "exponent"),
+    ),
+    Probe(
+        "cost/pareto",
+        pareto,
+        {
+            "d": 4,
+            "labels": [*SINGLE, "kromhc", "kron-go s=2 factors=2x2", "kromhc factors=2x4"],
+            "count": 3,
+            "vertices": 1,
+            "starts": 2,
+            "iterations": 100,
+            "problems": 2,
+            "samples": 20,
+            "learning_rates": [0.1, 0.3],
+            "steps": 40,
+        },
+        ("cost/pareto-*",),
+        absolute=1e-6,  # a search ends when it is as near as that
+    ),
 ]

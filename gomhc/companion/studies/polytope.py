@@ -7,10 +7,10 @@ import torch
 from scipy.stats import binomtest
 
 from gomhc.birkhoff import sample_uniform
-from gomhc.companion.studies.base import Outcome, Unit, mixer
+from gomhc.companion.studies.base import Outcome, Probe, Unit, mixer
 from gomhc.reach import distance_to_family
 
-__all__ = ["UNITS", "coverage", "exactness"]
+__all__ = ["PROBES", "UNITS", "coverage", "exactness"]
 
 REACHED = 1e-6  # distance to a family below which a matrix counts as reached, as in chapter 3
 
@@ -114,6 +114,7 @@ UNITS = [
             "seed": 0,
         },
         (0,),
+        protocol=1,
     ),
     Unit(
         "polytope/coverage",
@@ -129,5 +130,40 @@ UNITS = [
             "seed": 0,
         },
         (0,),
+        protocol=1,
+    ),
+]
+
+PROBES = [
+    Probe(
+        "polytope/exactness",
+        exactness,
+        {
+            "families": {
+                "hc": [3],
+                "mhc": [2, 4],
+                "mhc iterations=5": [4],
+                "mhc-lite": [4],
+                "kromhc": [8],
+                "go-mhc s=2": [4],
+                "go-mhc s=4": [3],
+                "kron-go s=2": [8],
+            },
+            "sizes": [1.0, 100.0],
+            "samples": 20,
+        },
+        ("polytope/exactness",),
+        absolute=1e-5,  # the rounding of float32
+    ),
+    Probe(
+        "polytope/coverage",
+        coverage,
+        {
+            "families": {"3": SIMPLE + GO[:3], "4": ["kromhc", "kron-go s=2", "go-mhc s=2"]},
+            "samples": 6,
+            "starts": 2,
+        },
+        ("polytope/coverage",),
+        absolute=1e-6,  # a search ends when it is as near as that
     ),
 ]

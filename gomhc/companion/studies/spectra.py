@@ -11,7 +11,7 @@ from scipy.stats import t
 from torch import Tensor
 
 from gomhc.companion.released import released_search
-from gomhc.companion.studies.base import Outcome, Unit, mixer
+from gomhc.companion.studies.base import Outcome, Probe, Unit, mixer
 from gomhc.reach import nearest_in_family
 from gomhc.spectra import (
     Visits,
@@ -23,7 +23,7 @@ from gomhc.spectra import (
 )
 from gomhc.spectra.regions import HALF_CELL
 
-__all__ = ["UNITS", "beyond_perfect_mirsky", "equal", "midpoint", "released"]
+__all__ = ["PROBES", "UNITS", "beyond_perfect_mirsky", "equal", "midpoint", "released"]
 
 
 def released(d: int, labels: Sequence[str], targets: int, seeds: Sequence[int]) -> Outcome:
@@ -230,7 +230,7 @@ PLAIN = {"handovers": 0}
 
 def _unit(name: str, run: Callable[..., Outcome], config: Mapping[str, Any]) -> Unit:
     seeds = config.get("seeds", [config.get("seed")])
-    return Unit(f"spectra/{name}", run, dict(config), tuple(seeds))
+    return Unit(f"spectra/{name}", run, dict(config), tuple(seeds), protocol=1)
 
 
 UNITS = [
@@ -268,5 +268,31 @@ UNITS = [
         "beyond-d5",
         beyond_perfect_mirsky,
         {"labels": SIMPLE + GO, "starts": 16, "steps": 400, "seed": 0},
+    ),
+]
+
+PROBES = [
+    Probe(
+        "spectra/released",
+        released,
+        {
+            "d": 4,
+            "labels": ["mhc iterations=10", "mhc-lite", "kromhc", "go-mhc s=2"],
+            "targets": 6,
+            "seeds": [0, 1],
+        },
+        ("spectra/released-*",),
+    ),
+    Probe(
+        "spectra/equal",
+        equal,
+        {"d": 3, "labels": [*SIMPLE, *GO[:2]], "seeds": [0, 1], "steps": 60, "every": 100},
+        ("spectra/equal-*", "spectra/plain-*"),
+    ),
+    Probe(
+        "spectra/beyond",
+        beyond_perfect_mirsky,
+        {"labels": [*SIMPLE, "go-mhc s=2"], "starts": 3, "steps": 20, "iterations": 40},
+        ("spectra/beyond-d5",),
     ),
 ]

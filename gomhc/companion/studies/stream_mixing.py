@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gomhc.birkhoff import sample_uniform
 from gomhc.companion.released import released_problem, released_settings, released_start
-from gomhc.companion.studies.base import Outcome, Unit, mixer
+from gomhc.companion.studies.base import Outcome, Probe, Unit, mixer
 from gomhc.stream_mixing import (
     FAMILIES,
     Fit,
@@ -22,7 +22,7 @@ from gomhc.stream_mixing import (
     sweep,
 )
 
-__all__ = ["UNITS", "corrected", "defects", "kromhc_error", "released", "starts"]
+__all__ = ["PROBES", "UNITS", "corrected", "defects", "kromhc_error", "released", "starts"]
 
 WITHIN = 1.05  # converged: within 5 % of a level
 
@@ -406,7 +406,7 @@ def _released_unit(d: int) -> Unit:
         config |= {"floor": False}  # quadratic programs with 1,024 and 4,096 unknowns each
     if d > 32:
         config |= {"problems": 16}  # a quarter, as a full run would take this machine too long
-    return Unit(f"stream-mixing/released-d{d}", released, config, (42,))
+    return Unit(f"stream-mixing/released-d{d}", released, config, (42,), protocol=1)
 
 
 _SEEDS = [0, 1, 2, 3, 4, 5]
@@ -414,7 +414,13 @@ _ALL = ["mhc", "mhc-lite", "kromhc", "go-mhc s=1", "go-mhc s=2", "go-mhc s=3", "
 
 UNITS = [
     *(_released_unit(d) for d in (2, 3, 4, 6, 8, 16, 32, 64)),
-    Unit("stream-mixing/kromhc-error", kromhc_error, {"sizes": [4, 8, 16, 32, 64]}, (42,)),
+    Unit(
+        "stream-mixing/kromhc-error",
+        kromhc_error,
+        {"sizes": [4, 8, 16, 32, 64]},
+        (42,),
+        protocol=1,
+    ),
     Unit(
         "stream-mixing/defects-d4",
         defects,
@@ -425,12 +431,14 @@ UNITS = [
             "seeds": [42, 43, 44, 45, 46],
         },
         (42, 43, 44, 45, 46),
+        protocol=1,
     ),
     Unit(
         "stream-mixing/corrected-d4",
         corrected,
         {"d": 4, "labels": _ALL, "learning_rates": LEARNING_RATES, "seeds": _SEEDS},
         tuple(_SEEDS),
+        protocol=1,
     ),
     Unit(
         # mhc-lite has 40,320 generators here: hours for the others' sizes, so not in this one.
@@ -444,6 +452,7 @@ UNITS = [
             "problems": 32,
         },
         tuple(_SEEDS),
+        protocol=1,
     ),
     Unit(
         "stream-mixing/corrected-d8-lite",
@@ -458,6 +467,7 @@ UNITS = [
             "steps": 3000,
         },
         (0, 1, 2),
+        protocol=1,
     ),
     Unit(
         "stream-mixing/starts-d4",
@@ -471,5 +481,58 @@ UNITS = [
             "families": ["uniform", "barycentre"],
         },
         (0, 1, 2, 3),
+        protocol=1,
+    ),
+]
+
+_SMALL: dict[str, Any] = {"steps": 40, "problems": 3}
+_GRID: dict[str, Any] = {"learning_rates": [0.03, 0.1], "seeds": [0, 1]}
+# Curves are stored to six digits, and fits that end at the barycentre, where B and its loss are
+# nearly flat, enlarge rounding to 1e-6.
+ROUNDING = 1e-4
+
+PROBES = [
+    Probe(
+        "stream-mixing/released",
+        released,
+        {"d": 4, "labels": _released_labels(4), "device": "cpu", **_SMALL},
+        ("stream-mixing/released-*",),
+        relative=ROUNDING,
+        ignored=("seconds",),
+    ),
+    Probe(
+        "stream-mixing/kromhc-error",
+        kromhc_error,
+        {"sizes": [4, 8], **_SMALL},
+        ("stream-mixing/kromhc-error",),
+    ),
+    Probe(
+        "stream-mixing/defects",
+        defects,
+        {"d": 4, "labels": ["go-mhc s=2", "mhc-lite", "kromhc", "mhc"], **_GRID, **_SMALL},
+        ("stream-mixing/defects-d4",),
+    ),
+    Probe(
+        "stream-mixing/corrected",
+        corrected,
+        {"d": 4, "labels": _ALL, "device": "cpu", **_GRID, **_SMALL},
+        ("stream-mixing/corrected-*",),
+        relative=ROUNDING,
+        ignored=("seconds",),
+    ),
+    Probe(
+        "stream-mixing/starts",
+        starts,
+        {
+            "d": 4,
+            "labels": ["mhc", "mhc-lite", "go-mhc s=2"],
+            "masses": [0.0001, 0.3],
+            "families": ["barycentre"],
+            **_GRID,
+            **_SMALL,
+        },
+        ("stream-mixing/starts-d4",),
+        relative=ROUNDING,
+        ignored=("seconds",),
     ),
 ]

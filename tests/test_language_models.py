@@ -1,4 +1,4 @@
-"""The queue of trainings: what is in it, and that it stops and goes on."""
+"""The trainings: which there are, and that they stop and go on."""
 
 import math
 import subprocess
@@ -8,13 +8,14 @@ import pytest
 import torch
 
 from gomhc.companion import records
-from gomhc.lm import plan, runs
+from gomhc.companion.studies import __main__, language_models
+from gomhc.companion.studies.language_models import ARMS, SIZES, units
 from gomhc.lm.model import GPT, preset
 
 
-@pytest.mark.parametrize("profile", plan.SIZES)
+@pytest.mark.parametrize("profile", SIZES)
 def test_every_job_has_its_own_name_and_a_configuration_that_exists(profile):
-    jobs = plan.queue(profile)
+    jobs = units(profile)
     assert len({job.name for job in jobs}) == len(jobs)
     for job in jobs:
         records.file_of(job.name, ".")  # raises for a name that no record may have
@@ -23,22 +24,22 @@ def test_every_job_has_its_own_name_and_a_configuration_that_exists(profile):
 
 
 def test_the_arms_come_first_seed_by_seed():
-    names = [job.name for job in plan.queue("full")][: 3 * len(plan.ARMS)]
+    names = [job.name for job in units("full")][: 3 * len(ARMS)]
     assert all("-d4-" in name for name in names)
     assert [name[-5:] for name in names] == sorted(name[-5:] for name in names)
 
 
 def test_there_is_no_other_profile():
     with pytest.raises(ValueError, match="one of smoke, book, full; got 'tiny'"):
-        plan.queue("tiny")
+        units("tiny")
 
 
 @pytest.fixture
 def two(monkeypatch):
     """Only the first and the last arm of the smallest profile."""
-    jobs = plan.queue("smoke")
-    chosen = [jobs[0], jobs[len(plan.ARMS) - 1]]
-    monkeypatch.setattr(runs, "queue", lambda profile: chosen)
+    jobs = units("smoke")
+    chosen = [jobs[0], jobs[len(ARMS) - 1]]
+    monkeypatch.setattr(__main__, "units", lambda profile: chosen)
     return chosen
 
 
@@ -48,52 +49,52 @@ def own_cache(tmp_path, monkeypatch):
 
 
 def command(folder, *more):
-    return runs.main(["--profile", "smoke", "--device", "cpu", "--out", str(folder), *more])
+    return __main__.main(["--profile", "smoke", "--device", "cpu", "--out", str(folder), *more])
 
 
 def test_each_training_is_a_record(two, tmp_path, capsys):
     assert command(tmp_path / "records") == 0
     for job in two:
-        found = records.load(records.file_of(job.name, tmp_path / "records"))
-        assert found.config == job.config
-        assert found.metrics["above"] == pytest.approx(
-            found.metrics["loss"] - found.metrics["floor"]
+        record = records.load(records.file_of(job.name, tmp_path / "records"))
+        assert record.config == job.config
+        assert record.metrics["above"] == pytest.approx(
+            record.metrics["loss"] - record.metrics["floor"]
         )
-        assert found.series["evaluations"][-1][:2] == [4, found.metrics["loss"]]
-        assert found.metrics["sample"].startswith("<story> one")
-        assert (found.metrics["report"] is None) == (job.config["model"]["mixer"] == "residual")
+        assert record.series["evaluations"][-1][:2] == [4, record.metrics["loss"]]
+        assert record.metrics["sample"].startswith("<story> one")
+        assert (record.metrics["report"] is None) == (job.config["model"]["mixer"] == "residual")
     assert list((tmp_path / "cache").rglob("*.safetensors")) == []
     capsys.readouterr()
     assert command(tmp_path / "records") == 0
-    assert capsys.readouterr().out.startswith("2 of 2 trainings have their record")
+    assert capsys.readouterr().out.startswith("2 of 2 records are current")
 
 
 @pytest.mark.parametrize("steps", [0, 2])
 def test_it_stops_in_time_and_goes_on_from_there(two, tmp_path, capsys, monkeypatch, steps):
-    whole = runs.run(**two[0].config, device="cpu")
+    whole = language_models.run(**two[0].config, device="cpu")
 
     def late(*arguments, stop, **options):
         """The time is up after some steps."""
         asked = iter([False] * steps)
         return train(*arguments, stop=lambda: next(asked, True), **options)
 
-    train = runs.train
+    train = language_models.train
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "train", late)
+        patch.setattr(language_models, "train", late)
         assert command(tmp_path / "records", "--minutes", "1") == 0
     said = capsys.readouterr().out
     assert f"up after {steps} of 4 steps; the next call goes on from there" in said
-    monkeypatch.setattr(runs, "queue", lambda profile: two[:1])
+    monkeypatch.setattr(__main__, "units", lambda profile: two[:1])
     assert command(tmp_path / "records") == 0
-    found = records.load(records.file_of(two[0].name, tmp_path / "records"))
-    assert found.metrics["loss"] == whole.metrics["loss"]
-    assert found.series["loss"] == whole.series["loss"]
-    assert (whole.metrics["calls"], found.metrics["calls"]) == (1, 2 if steps else 1)
+    record = records.load(records.file_of(two[0].name, tmp_path / "records"))
+    assert record.metrics["loss"] == whole.metrics["loss"]
+    assert record.series["loss"] == whole.series["loss"]
+    assert (whole.metrics["calls"], record.metrics["calls"]) == (1, 2 if steps else 1)
 
 
 def test_reports_may_hold_numbers_that_json_does_not_have():
     report = {"gain": [1.0, math.inf], "change": {"all": math.nan, "early": 0.5}, "loss": -math.inf}
-    assert runs._finite(report) == {
+    assert language_models._finite(report) == {
         "gain": [1.0, None],
         "change": {"all": None, "early": 0.5},
         "loss": None,
@@ -106,7 +107,7 @@ def test_no_time_at_all(two, tmp_path, capsys):
 
 
 def test_the_command_as_a_module():
-    command = [sys.executable, "-m", runs.MODULE, "--profile", "smoke", "--list"]
+    command = [sys.executable, "-m", "gomhc.companion.studies", "--profile", "smoke", "--list"]
     answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     assert "lm/smoke-residual-d4-seed0" in answer.stdout
 
@@ -114,11 +115,10 @@ def test_the_command_as_a_module():
 def test_a_training_that_diverges_is_a_record_too(two, tmp_path, capsys):
     two[0].config["training"] = two[0].config["training"] | {"learning_rate": 1e30}
     assert command(tmp_path / "records") == 0
-    assert "residual-d4-seed0: diverged" in capsys.readouterr().out
+    assert "(it diverged)" in capsys.readouterr().out
     record = records.load(records.file_of(two[0].name, tmp_path / "records"))
-    found = record.metrics
-    assert "in step 1" in found["diverged"]
-    assert found["loss"] is found["above"] is None
+    assert "in step 1" in record.metrics["diverged"]
+    assert record.metrics["loss"] is record.metrics["above"] is None
     assert [step for step, _ in record.series["loss"]] == [1]
 
 
@@ -128,8 +128,8 @@ def test_a_training_that_fails_does_not_stop_the_others(two, tmp_path, capsys, m
             raise torch.OutOfMemoryError("too large")
         return train(config, *arguments, **options)
 
-    train = runs.train
-    monkeypatch.setattr(runs, "train", fail)
+    train = language_models.train
+    monkeypatch.setattr(language_models, "train", fail)
     assert command(tmp_path / "records") == 1
     assert "left out: OutOfMemoryError: too large" in capsys.readouterr().err
     assert records.file_of(two[1].name, tmp_path / "records").exists()
@@ -141,8 +141,8 @@ def test_samples_have_only_words_of_the_text():
 
 
 def test_what_is_missing_is_left_out(monkeypatch, tmp_path, capsys):
-    job = next(job for job in plan.queue("smoke") if "shakespeare" in job.name)
-    monkeypatch.setattr(runs, "queue", lambda profile: [job])
+    job = next(job for job in units("smoke") if "shakespeare" in job.name)
+    monkeypatch.setattr(__main__, "units", lambda profile: [job])
     copy = tmp_path / "other.txt"
     copy.write_text("another text")
     assert command(tmp_path / "records", "--shakespeare", str(copy)) == 1
@@ -162,15 +162,47 @@ def test_what_is_missing_is_left_out(monkeypatch, tmp_path, capsys):
 )
 def test_what_is_asked_for_is_checked_before_the_first_training(arguments, message, capsys):
     with pytest.raises(SystemExit) as stop:
-        runs.main(["--profile", "smoke", *arguments])
+        __main__.main(["--profile", "smoke", *arguments])
     assert stop.value.code == 2
     assert message in capsys.readouterr().err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="is for machines without a GPU")
 def test_the_full_profile_asks_for_a_gpu(tmp_path, capsys):
-    with pytest.raises(SystemExit, match="expected a GPU.*--profile book"):
-        runs.main(["--out", str(tmp_path)])
-    assert runs.main(["--out", str(tmp_path), "--list"]) == 0
+    full = ["--profile", "full", "--out", str(tmp_path)]
+    with pytest.raises(SystemExit) as stop:
+        __main__.main(full)
+    assert stop.value.code == 2
+    assert "expected a GPU for the profile full, found none" in capsys.readouterr().err
+    assert __main__.main([*full, "--list"]) == 0
     assert "lm/full-residual-d4-seed0" in capsys.readouterr().out
-    assert runs.main(["--out", str(tmp_path), "--device", "cpu", "--minutes", "0"]) == 0
+    assert __main__.main([*full, "--device", "cpu", "--minutes", "0"]) == 0
+
+
+def test_memory_is_asked_of_the_device_that_was_used(monkeypatch, two):
+    """As with --device cuda:1 on a machine of two GPUs."""
+    asked = []
+    second = torch.device("cuda", 1)
+    monkeypatch.setattr(language_models, "chosen_device", lambda device: second)
+    monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device=None: None)
+    monkeypatch.setattr(
+        torch.cuda, "max_memory_allocated", lambda device=None: asked.append(device) or 7
+    )
+
+    def on_the_cpu(*arguments, device, **options):
+        assert device == second
+        return train(*arguments, device="cpu", **options)
+
+    train = language_models.train
+    monkeypatch.setattr(language_models, "train", on_the_cpu)
+    outcome = language_models.run(**two[0].config, device="cuda:1")
+    assert (asked, outcome.metrics["memory"]) == ([second], 7)
+
+
+def test_only_the_same_protocol_and_configuration_go_on_with_a_checkpoint(two, tmp_path):
+    first, last = two
+    own = __main__.checkpoint_of(first, tmp_path)
+    assert own == __main__.checkpoint_of(first._replace(seeds=(9,)), tmp_path)
+    assert own.name.startswith("smoke-residual-d4-seed0-")
+    others = [first._replace(protocol=2), first._replace(config=last.config)]
+    assert own not in [__main__.checkpoint_of(unit, tmp_path) for unit in others]
