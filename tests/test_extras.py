@@ -1,8 +1,10 @@
 """What `import gomhc` loads, and what is said where a package of an extra is missing."""
 
 import json
+import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -33,6 +35,49 @@ def test_import_loads_only_what_a_model_needs():
     )
     assert not {name for name in own if name.startswith(("gomhc.companion", "gomhc.lm"))}
     assert "gomhc.maps" in own
+
+
+WITHOUT_EXTRAS = """
+import sys
+for name in sys.argv[1].split():
+    sys.modules[name] = None
+import torch
+import gomhc
+from gomhc.lm import data
+from gomhc.lm.model import preset
+from gomhc.lm.train import TrainConfig, train
+
+for name in gomhc.MIXERS:
+    mixer = gomhc.make_mixer(name, 4)
+    layer = gomhc.HyperConnection(8, torch.tanh, mixer)
+    layer(torch.randn(3, 300, 4, 8)).sum().backward()
+B = gomhc.sample_uniform(3, 2)
+gomhc.birkhoff_von_neumann(gomhc.project(B[0]))
+gomhc.distance_to_family(gomhc.make_mixer("go-mhc", 3), B, starts=1)
+gomhc.spectra.coverage(gomhc.make_mixer("go-mhc", 3), steps=2, handovers=0)
+corpus = data.stories(block=16, train=4000, windows=8)
+model = preset("nano", mixer="go-mhc", width=32, block=16, layers=1)
+train(TrainConfig(model, steps=2, batch=2, warmup=1), corpus)
+print(gomhc.backend_report())
+"""
+
+
+def test_all_but_fits_works_without_any_extra():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = sum(
+        (project["optional-dependencies"][name] for name in ("companion", "lm")), ["numba"]
+    )
+    names = [re.match(r"[\w-]+", requirement)[0] for requirement in extras]
+    missing = " ".join(name for name in names if name != "gomhc")
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_EXTRAS, missing],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert f"numba is not installed: pip install -e '{ROOT}[fast]'" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -88,9 +133,6 @@ def test_the_command_names_where_gomhc_came_from(monkeypatch, tmp_path, origin, 
 
 
 def test_an_extra_is_named_that_there_is():
-    import re
-    import tomllib
-
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     sources = "".join(path.read_text() for path in (ROOT / "gomhc").rglob("*.py"))
     named = set(re.findall(r'load\("[\w.]+", "(\w+)"', sources))

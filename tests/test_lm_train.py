@@ -15,7 +15,8 @@ from torch.nn import functional as F
 
 from gomhc.lm import data
 from gomhc.lm.model import GPT, preset
-from gomhc.lm.train import NonFiniteError, TrainConfig, evaluate, learning_rate, load, loop, train
+from gomhc.lm.train import NonFiniteError, TrainConfig, evaluate, learning_rate, load, train
+from gomhc.lm.train import config as train_config
 from gomhc.lm.train.__main__ import main
 from gomhc.lm.train.non_finite import first_non_finite
 
@@ -253,6 +254,19 @@ def test_two_processes_give_the_losses_of_one(corpus, tmp_path, mixer):
     assert together["evaluations"][-1][1] == pytest.approx(alone.evaluations[-1][1], rel=1e-5)
 
 
+def test_a_process_of_several_takes_no_device_by_its_number(monkeypatch, corpus):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="without a number in several processes, got cuda:1"):
+        train(config(), corpus, device="cuda:1")
+
+
+def test_a_device_that_is_not_there(corpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="device that is there, got 'cuda:1': PyTorch sees 1 GPUs"):
+        train(config(), corpus, device="cuda:1")
+
+
 # What goes wrong
 
 
@@ -293,11 +307,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_command_goes_on(tmp_path, capsys, mo
             signal.raise_signal(signal.SIGINT)
         return speed(steps, tokens)
 
-    speed = loop._speed
+    speed = train_config._speed
     command = ["--steps", "5", "--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run")]
     (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "_speed", press)
+        patch.setattr(train_config, "_speed", press)
         before = signal.getsignal(signal.SIGINT)
         assert main(command) == 130
         assert signal.getsignal(signal.SIGINT) is before

@@ -416,6 +416,10 @@ TARGETS = torch.zeros(3, dtype=torch.complex128)
             "handovers >= 0, got -1",
         ),
         (
+            lambda: search_spectrum(make_mixer("mhc", 3), TARGETS, steps=5, handovers=10),
+            "fewer handovers than steps, got handovers=10, steps=5",
+        ),
+        (
             lambda: search_spectrum(make_mixer("mhc", 3), TARGETS, start=torch.zeros(3, 4)),
             r"starts \(3, 9\), got shape \(3, 4\)",
         ),

@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gomhc.checks import check_count
 from gomhc.hyper_connections import (
     HyperConnection,
     expand_streams,
@@ -72,7 +73,7 @@ class GPTConfig:
             first step.
         inputs: what the mixing matrices are made from, see `HyperConnection`.
         reduce: how one stream is made of d at the end: "read" by learned weights, "mean" or "sum"
-            (Note [The last mixer] in this module).
+            (Note [The last mixer] in this module). The last two differ with norm_streams only.
         norm_streams: whether the last norm is taken of every stream, before they become one, as
             the go-mHC release has it, instead of after.
 
@@ -339,7 +340,8 @@ class GPT(nn.Module):
             The tokens given and those added.
 
         Raises:
-            ValueError: if no token is given.
+            TypeError: if count is no integer.
+            ValueError: if no token is given, or count < 0.
         """
         if not len(tokens):
             raise ValueError("expected at least one token to go on from, got none")
@@ -347,7 +349,7 @@ class GPT(nn.Module):
         source = torch.Generator().manual_seed(seed)
         written = list(tokens)
         with evaluating(self):
-            for _ in range(count):
+            for _ in range(check_count("count", count)):
                 context = torch.tensor([written[-self.config.block :]], device=device)
                 weights = self(context)[0][0, -1, :vocabulary].float().softmax(-1).cpu()
                 written.append(int(torch.multinomial(weights, 1, generator=source)))

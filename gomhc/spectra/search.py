@@ -141,7 +141,8 @@ def search_spectrum(
         TypeError: if it is not a mixer, steps or handovers is no integer, or generator no
             torch.Generator.
         ValueError: if targets or start have the wrong shape or are not finite, steps < 0,
-            learning_rate or epsilon is not positive and finite, stop < 0 or handovers < 0.
+            learning_rate or epsilon is not positive and finite, stop < 0, or handovers is negative
+            or not below steps.
 
     Source: the search of the go-mHC release, toy_models/spectra.ipynb.
     """
@@ -160,6 +161,8 @@ def search_spectrum(
             "expected finite learning_rate, epsilon > 0 and stop >= 0; "
             f"got {learning_rate=}, {epsilon=}, {stop=}"
         )
+    if handovers >= max(steps, 1):  # each takes the place of a step
+        raise ValueError(f"expected fewer handovers than steps, got {handovers=}, {steps=}")
     if start is None:
         start = torch.randn(count, g, generator=generator, dtype=torch.float64)
     if start.shape != (count, g) or not start.isfinite().all():

@@ -4,6 +4,8 @@ import math
 from dataclasses import dataclass, field
 from typing import Literal
 
+import torch
+
 from gomhc.checks import check_count
 from gomhc.lm.model import GPTConfig
 from gomhc.mixers.base import check_positive
@@ -119,3 +121,18 @@ class Progress:
     evaluations: list[tuple[int, float]] = field(default_factory=list)
     tokens_per_second: float = math.nan
     calls: int = 1
+
+    def add(self, loss: float, gradient: float, seconds: float, tokens: int) -> None:
+        """Note a step: its loss, the norm of its gradient, its time and its tokens."""
+        before = self.seconds[-1] if self.seconds else 0.0
+        self.step += 1
+        self.loss.append(loss)
+        self.gradient.append(gradient)
+        self.seconds.append(before + seconds)
+        self.tokens_per_second = _speed(self.seconds, tokens)
+
+
+def _speed(seconds: list[float], tokens: int) -> float:
+    """Tokens a second: the median step, the first tenth (at least one) left out."""
+    steps = torch.tensor(seconds).diff()[len(seconds) // 10 :]
+    return tokens / steps.median().item() if len(steps) else tokens / seconds[0]

@@ -53,6 +53,8 @@ class _Alone:
 def _engine(device: torch.device) -> Any:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return _Alone(device)
+    if ":" in str(device):
+        raise ValueError(f"expected a device without a number in several processes, got {device}")
     accelerate = load_package("accelerate", "lm", "a training in several processes")
     return accelerate.Accelerator(cpu=device.type == "cpu")
 
@@ -73,7 +75,7 @@ def train(
     Args:
         config: what to do.
         corpus: its vocabulary and block fit the model's.
-        device: "auto" takes a GPU if there is one.
+        device: "auto" takes a GPU if there is one; in several processes each has its own.
         out: folder of checkpoints; a run found there is resumed. Without it nothing is written.
         progress: whether to show a bar with loss and tokens a second.
         stop: asked before every step; True ends the run there, with a checkpoint.
@@ -82,7 +84,8 @@ def train(
         The model and what was seen, from the first step on.
 
     Raises:
-        ValueError: if the corpus does not fit the model, there is no such device, or the folder
+        ValueError: if the corpus does not fit the model, there is no such device, or a numbered one
+            for several processes, or the folder
             is none or holds a damaged run, or one of another configuration or corpus.
         ImportError: if a folder is given and safetensors is not installed, or a bar is asked for
             and tqdm is not.
@@ -127,26 +130,10 @@ def train(
                 group["lr"] = learning_rate(config, seen.step)
             draws = _mixed(config.seed, seen.step, engine.process_index)
             torch.manual_seed(draws)
-            tokens, targets = corpus.batch(seen.step, config.batch, config.seed)
-            mine = slice(engine.process_index, None, engine.num_processes)
-            pieces = [
-                (x.to(where), y.to(where))
-                for x, y in zip(
-                    tokens[mine].chunk(config.accumulation),
-                    targets[mine].chunk(config.accumulation),
-                    strict=True,
-                )
-            ]
+            pieces = _pieces(config, corpus, seen.step, engine)
             optimizer.zero_grad()
             model.train()
-            loss = torch.zeros((), device=where)
-            for k, (x, y) in enumerate(pieces, 1):
-                with nullcontext() if k == len(pieces) else engine.no_sync(wrapped):
-                    with torch.autocast(where.type, torch.bfloat16, enabled=narrow):
-                        _, part = run(x, y)
-                    # Outside of autocast: what was computed in float32 is derived in it too.
-                    (part / config.accumulation).backward()
-                loss += part.detach() / config.accumulation
+            loss = _backward(run, wrapped, pieces, narrow, engine)
             gradients = [weight.grad for weight in model.parameters() if weight.grad is not None]
             norm = nn.utils.get_total_norm(gradients)
             value, size = engine.reduce(loss, "mean").item(), norm.item()
@@ -161,12 +148,7 @@ def train(
             nn.utils.clip_grads_with_norm_(model.parameters(), config.clip, norm)
             optimizer.step()
             _tick(where)
-            before = seen.seconds[-1] if seen.seconds else 0.0
-            seen.step += 1
-            seen.loss.append(value)
-            seen.gradient.append(size)
-            seen.seconds.append(before + time.perf_counter() - begin)
-            seen.tokens_per_second = _speed(seen.seconds, config.batch * corpus.block)
+            seen.add(value, size, time.perf_counter() - begin, config.batch * corpus.block)
             done = seen.step == config.steps
             if done or seen.step % config.evaluate_every == 0:
                 held_out = evaluate(model, corpus, narrow)
@@ -187,6 +169,39 @@ def train(
     if folder is not None and stopped and engine.is_main_process:
         checkpoint.save(folder, config, corpus.digest, model, optimizer, seen)
     return model, seen
+
+
+def _pieces(
+    config: TrainConfig, corpus: Corpus, step: int, engine: Any
+) -> list[tuple[Tensor, Tensor]]:
+    """What this process reads in a step: tokens and the ones after them, in parts."""
+    mine = slice(engine.process_index, None, engine.num_processes)
+    tokens, targets = (
+        part[mine].chunk(config.accumulation)
+        for part in corpus.batch(step, config.batch, config.seed)
+    )
+    return [
+        (x.to(engine.device), y.to(engine.device)) for x, y in zip(tokens, targets, strict=True)
+    ]
+
+
+def _backward(
+    run: Callable[..., Any],
+    wrapped: nn.Module,
+    pieces: list[tuple[Tensor, Tensor]],
+    narrow: bool,
+    engine: Any,
+) -> Tensor:
+    """The mean loss of some pieces; its gradients are added to the weights'."""
+    loss = torch.zeros((), device=engine.device)
+    for k, (x, y) in enumerate(pieces, 1):
+        with nullcontext() if k == len(pieces) else engine.no_sync(wrapped):
+            with torch.autocast(engine.device.type, torch.bfloat16, enabled=narrow):
+                _, part = run(x, y)
+            # Outside of autocast: what was computed in float32 is derived in it too.
+            (part / len(pieces)).backward()
+        loss += part.detach() / len(pieces)
+    return loss
 
 
 @torch.no_grad()
@@ -251,12 +266,6 @@ def _tick(device: torch.device) -> None:
     """Wait for a GPU, so that what is timed is over."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
-
-
-def _speed(seconds: list[float], tokens: int) -> float:
-    """Tokens a second: the median step, the first tenth (at least one) left out."""
-    steps = torch.tensor(seconds).diff()[len(seconds) // 10 :]
-    return tokens / steps.median().item() if len(steps) else tokens / seconds[0]
 
 
 def _optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
