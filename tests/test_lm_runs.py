@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -71,15 +72,23 @@ def test_each_training_is_a_record(two, tmp_path, capsys):
 @pytest.mark.parametrize("steps", [0, 2])
 def test_it_stops_in_time_and_goes_on_from_there(two, tmp_path, capsys, monkeypatch, steps):
     whole = runs.run(**two[0].config, device="cpu")
+    now = 0.0
 
-    def late(*arguments, stop, **options):
-        """The time is up after some steps."""
-        asked = iter([False] * steps)
-        return train(*arguments, stop=lambda: next(asked, True), **options)
+    def timed(*arguments, stop, **options):
+        """A minute passes after some steps."""
+        times = iter([0.0] * steps)
+
+        def ask():
+            nonlocal now
+            now = next(times, 60.0)
+            return stop()
+
+        return train(*arguments, stop=ask, **options)
 
     train = runs.train
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "train", late)
+        patch.setattr(runs, "train", timed)
+        patch.setattr(runs, "time", SimpleNamespace(monotonic=lambda: now))
         assert command(tmp_path / "records", "--minutes", "1") == 0
     said = capsys.readouterr().out
     assert f"up after {steps} of 4 steps; the next call goes on from there" in said
@@ -107,7 +116,7 @@ def test_no_time_at_all(two, tmp_path, capsys):
 
 def test_the_command_as_a_module():
     command = [sys.executable, "-m", runs.MODULE, "--profile", "smoke", "--list"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "lm/smoke-residual-d4-seed0" in answer.stdout
 
 

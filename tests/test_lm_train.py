@@ -154,9 +154,10 @@ def test_a_damaged_run_is_refused(corpus, tmp_path, name, keep):
         train(config(), corpus, out=tmp_path)
 
 
-# A process that forks runs and kills them at random moments, so that torch is imported once.
+# A process that forks runs, so that torch is imported once. Each is killed at a random moment, in
+# calls of functions and not in seconds, so in the same places on a slow machine as on a fast one.
 KILLER = """
-import os, random, signal, sys, tempfile, time
+import itertools, os, random, signal, sys, tempfile
 from pathlib import Path
 import torch
 from gomhc.lm import data
@@ -166,31 +167,40 @@ from gomhc.lm.train import TrainConfig, train
 torch.set_num_threads(1)
 model = preset("nano", mixer="go-mhc", dropout=0.1, width=32, block=16, layers=1)
 plan = TrainConfig(model, steps=60, batch=4, warmup=3, evaluate_every=20, checkpoint_every=1)
-longest = 0.4  # seconds until a kill
+latest = 500_000  # calls: a step and its checkpoint are some 20,000
 corpus = data.stories(block=16, train=4000, windows=8)
 with tempfile.TemporaryDirectory() as folder:  # what is imported late is imported now
     train(plan, corpus, device="cpu", out=folder, stop=iter([False, True]).__next__)
+
+
+def kill_at(moment):
+    calls = itertools.count(1)
+
+    def count(frame, event, argument):
+        if next(calls) == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.setprofile(count)  # called before and after every function, those written in C among them
+
+
 source = random.Random(0)
 kills, runs, finished = 0, 0, True
 while kills < int(sys.argv[2]) or not finished:
     runs += finished
-    folder = Path(sys.argv[1]) / str(runs)
-    before = sorted(folder.glob("step-*"))
+    moment = source.randint(1, latest)
     child = os.fork()
     if child == 0:
-        train(plan, corpus, device="cpu", out=folder)
+        if kills < int(sys.argv[2]):
+            kill_at(moment)
+        train(plan, corpus, device="cpu", out=Path(sys.argv[1]) / str(runs))
         os._exit(0)
-    if kills < int(sys.argv[2]):
-        time.sleep(source.uniform(0.0, longest))
-        os.kill(child, signal.SIGKILL)  # not reaped yet, so the number is still the child's
     _, status = os.waitpid(child, 0)
     finished = os.WIFEXITED(status)
     if finished:
         assert os.WEXITSTATUS(status) == 0
-        continue
-    kills += 1
-    # A slow machine needs more time to get anywhere.
-    longest *= 1.0 if sorted(folder.glob("step-*")) != before else 1.3
+    else:
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        kills += 1
 print(kills)
 """
 
