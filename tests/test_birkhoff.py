@@ -126,7 +126,7 @@ def test_samples_repeat_with_their_seed():
         assert torch.equal(one, two)
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(d=st.integers(1, 7), seed=st.integers(0, 10**6))
 def test_birkhoff_von_neumann_rebuilds_its_matrix(d, seed):
     generator = torch.Generator().manual_seed(seed)

@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -126,7 +127,15 @@ def test_bytes_by_hand():
     assert found[1] > found[0]
 
 
-def test_every_sweep_is_strict_json():
+def test_every_sweep_is_strict_json(monkeypatch):
+    def timed(made, *arguments):
+        nonlocal now
+        step(made, *arguments)
+        now += made.d * (1 + made.num_parameters)
+
+    now, step = 0.0, cost._step
+    monkeypatch.setattr(cost, "_step", timed)
+    monkeypatch.setattr(cost, "time", SimpleNamespace(process_time=lambda: now))
     sweep = {"labels": ["identity", "kromhc", "go-mhc s=1"], "sizes": [2, 3, 4], "start": 2}
     blocks = {"block_sizes": [1, 2, 4], "block_d": 2, "block_start": 1}
     for run, options in [
@@ -137,7 +146,8 @@ def test_every_sweep_is_strict_json():
         found = run(**sweep, **blocks, **options)
         json.dumps(found, allow_nan=False)
         assert set(found.metrics["exponent"]["s"]) == {"value", "stderr", "last"}
-    assert all(value > 0 for value in found.metrics["seconds"]["go-mhc s=1"].values())
+    # d (1 + d (d − 1) / 2), over four tokens
+    assert found.metrics["seconds"]["go-mhc s=1"] == {"2": 1.0, "3": 3.0, "4": 7.0}
 
 
 def test_exponents_of_exact_powers():

@@ -3,6 +3,7 @@
 import math
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -72,15 +73,23 @@ def test_each_training_is_a_record(two, tmp_path, capsys):
 @pytest.mark.parametrize("steps", [0, 2])
 def test_it_stops_in_time_and_goes_on_from_there(two, tmp_path, capsys, monkeypatch, steps):
     whole = language_models.run(**two[0].config, device="cpu")
+    now = 0.0
 
-    def late(*arguments, stop, **options):
-        """The time is up after some steps."""
-        asked = iter([False] * steps)
-        return train(*arguments, stop=lambda: next(asked, True), **options)
+    def timed(*arguments, stop, **options):
+        """A minute passes after some steps."""
+        times = iter([0.0] * steps)
+
+        def ask():
+            nonlocal now
+            now = next(times, 60.0)
+            return stop()
+
+        return train(*arguments, stop=ask, **options)
 
     train = language_models.train
     with monkeypatch.context() as patch:
-        patch.setattr(language_models, "train", late)
+        patch.setattr(language_models, "train", timed)
+        patch.setattr(__main__, "time", SimpleNamespace(monotonic=lambda: now))
         assert command(tmp_path / "records", "--minutes", "1") == 0
     said = capsys.readouterr().out
     assert f"up after {steps} of 4 steps; the next call goes on from there" in said
@@ -108,7 +117,7 @@ def test_no_time_at_all(two, tmp_path, capsys):
 
 def test_the_command_as_a_module():
     command = [sys.executable, "-m", "gomhc.companion.studies", "--profile", "smoke", "--list"]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "lm/smoke-residual-d4-seed0" in answer.stdout
 
 

@@ -116,7 +116,7 @@ def test_the_numerical_promise(case, dtype, tolerance, scale, generator):
     assert B.min() >= 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     d=st.integers(1, 6),
     s=st.integers(1, 4),

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -111,7 +112,7 @@ def test_sums_are_those_that_sha256sum_reads(made):
 
 def test_zip_is_the_book_and_the_same_every_time(made, tmp_path):
     before = hashed(made / "_build" / "release" / "gomhc-book.zip")
-    (made / "_build" / "html" / "index.html").touch()
+    os.utime(made / "_build" / "html" / "index.html", (10**9, 10**9))  # another year
     assert hashed(release(made) / "gomhc-book.zip") == before
     with zipfile.ZipFile(made / "_build" / "release" / "gomhc-book.zip") as archive:
         assert archive.namelist() == ["gomhc-book/index.html", "gomhc-book/notebooks/tiny.html"]

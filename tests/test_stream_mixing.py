@@ -3,7 +3,6 @@
 import itertools
 import math
 import threading
-import time
 
 import cvxpy as cp
 import joblib
@@ -339,18 +338,21 @@ def test_compiled_products_in_several_parts():
 
 
 def test_fits_run_on_all_cores_unless_configured_otherwise(monkeypatch):
-    def threads(run):
-        found = set()
+    def threads(run, expected):
+        """How many take the jobs; each waits for the others, so that none takes another's."""
+        found, all_there = set(), threading.Event()
 
         def noted(*arguments):
             found.add(threading.get_ident())
-            time.sleep(0.05)  # so that one thread cannot take all jobs before another wakes up
+            if len(found) >= expected:
+                all_there.set()
+            assert all_there.wait(timeout=300), f"expected {expected} threads, got {len(found)}"
             return descend(*arguments)
 
         descend = fits._descend_fused
-        monkeypatch.setattr(fits, "_descend_fused", noted)
-        run()
-        monkeypatch.setattr(fits, "_descend_fused", descend)
+        with monkeypatch.context() as patch:
+            patch.setattr(fits, "_descend_fused", noted)
+            run()
         return len(found)
 
     problem, mixer = released_problem(2, problems=64, samples=5), make_mixer("go-mhc", 2)
@@ -362,9 +364,10 @@ def test_fits_run_on_all_cores_unless_configured_otherwise(monkeypatch):
         with joblib.parallel_config("threading", n_jobs=jobs):
             plain()
 
-    assert threads(plain) == min(joblib.cpu_count(), 8)
-    assert threads(lambda: configured(1)) == 1
-    assert threads(lambda: configured(3)) == 3
+    cores = min(joblib.cpu_count(), 8)
+    assert threads(plain, cores) == cores
+    assert threads(lambda: configured(1), 1) == 1
+    assert threads(lambda: configured(3), 3) == 3
 
 
 @pytest.mark.parametrize("case", [FUSED[1], *REFERENCE_ONLY], ids=name)

@@ -30,6 +30,7 @@ from gomhc.companion.records.provenance import device_name
 
 FORMAT = 2  # of what an executed notebook says of its run
 CELL_TIMEOUT = 3600  # seconds
+PATIENCE = 600  # seconds for a kernel to start, and for its outputs to arrive, on a busy machine
 SOURCE_LINES_SHOWN = 6
 # Tags of the cells that papermill adds: they have no place in the numbering of the source.
 ADDED_BY_PAPERMILL = {"injected-parameters", "papermill-error-cell-tag"}
@@ -103,6 +104,8 @@ def execute(
             progress_bar=False,
             on_cell_executed=look,
             execution_timeout=cell_timeout,
+            start_timeout=PATIENCE,
+            iopub_timeout=PATIENCE,
             config=Config(KernelManager={"transport": "ipc"}),
         )
     except (PapermillExecutionError, CellTimeoutError, DeadKernelError) as error:
