@@ -29,8 +29,9 @@ from torch import Tensor
 import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
 from gomhc.companion import records
+from gomhc.companion.released import released_problem, released_settings, released_start
 from gomhc.companion.studies.base import Outcome, mixer
-from gomhc.stream_mixing import Problem, fit, released_problem, released_settings
+from gomhc.stream_mixing import Problem, fit
 
 # At d = 8 the release leaves mhc-lite out (its max_safe_d is 7); go-mhc s=3 takes that place.
 METHODS = {
@@ -162,7 +163,7 @@ def ours(problem: Problem, label: str, steps: int) -> Float[Tensor, "problems st
 def start(problem: Problem, label: str) -> Float[Tensor, "problems g"]:
     """θ from which `ours` sets out: where one step of a length that rounds to nothing ends."""
     made = mixer(label, problem.d)
-    return fit(problem, made, learning_rate=1e-300, steps=1, seed=SEED, start="released").theta
+    return fit(problem, made, learning_rate=1e-300, steps=1, seed=SEED, start=released_start).theta
 
 
 def first_calls() -> dict[str, float]:
@@ -171,7 +172,8 @@ def first_calls() -> dict[str, float]:
     Loading Numba is part of both, loading torch and gomhc of neither.
     """
     code = (
-        "import time; from gomhc import make_mixer; from gomhc.stream_mixing import *\n"
+        "import time; from gomhc import make_mixer; from gomhc.stream_mixing import fit\n"
+        "from gomhc.companion.released import *\n"
         "problem, mixer = released_problem(4), make_mixer('go-mhc', 4)\n"
         "clock = time.perf_counter(); fit(problem, mixer, steps=1)\n"
         "print(time.perf_counter() - clock)"

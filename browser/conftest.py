@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, sync_playwright
 
-from book.chromium import FLAGS, NoChromiumError, find
+from book.tools.chromium import FLAGS, NoChromiumError, find
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"

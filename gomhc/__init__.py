@@ -1,19 +1,16 @@
 """gomhc: exact doubly stochastic stream mixing for hyper-connections.
 
-A companion to the paper go-mHC (arXiv 2604.02309). Maps make mixers; `birkhoff` and `composition`
-observe them. What belongs to one topic keeps its module's name: `gomhc.spectra`,
-`gomhc.stream_mixing`, `gomhc.lm`. What only the book needs is in `gomhc.companion`, which none of
-these imports.
+A companion to the paper go-mHC (arXiv 2604.02309). Maps make mixers, mixers make layers;
+`birkhoff`, `reach` and `composition` observe. What belongs to one topic keeps its module's name:
+`gomhc.spectra`, `gomhc.stream_mixing`, `gomhc.lm`. What only the book needs is in
+`gomhc.companion`, which none of these imports.
 """
 
 from gomhc import spectra, stream_mixing
 from gomhc.birkhoff import (
     Decomposition,
-    Nearest,
     birkhoff_von_neumann,
-    distance_to_family,
     haar_variance,
-    nearest_in_family,
     project,
     sample_haar,
     sample_uniform,
@@ -42,6 +39,7 @@ from gomhc.mixers import (
     Unconstrained,
     make_mixer,
 )
+from gomhc.reach import Nearest, distance_to_family, nearest_in_family
 
 __version__ = "0.1.0"
 

@@ -243,7 +243,7 @@ def descend(
     product, dproduct = np.zeros((many, d, d)), np.zeros((many, d, d))
     K, left, right, row = np.zeros((many, n * n)), np.zeros(n * n), np.zeros(n * n), np.zeros(n)
     weights = np.zeros((many, images.shape[1]))
-    u, v = np.zeros((iterations + 1, n)), np.zeros((iterations, n))
+    u, v = np.zeros((many, iterations + 1, n)), np.zeros((many, iterations, n))
     off, dB = np.zeros((d, d)), np.zeros((d, d))
     m, v2 = np.zeros(g), np.zeros(g)
     for p in range(count):
@@ -258,7 +258,8 @@ def descend(
                 elif kind[f] == PERMUTATIONS:
                     _permutations(part, size[f], images[f], weights[f], W[f])
                 elif kind[f] == SINKHORN:
-                    _sinkhorn(part, size[f], option[f], _square(K[f], size[f]), u, v, W[f])
+                    exponentials = _square(K[f], size[f])
+                    _sinkhorn(part, size[f], option[f], exponentials, u[f], v[f], W[f])
                 else:
                     for i in range(size[f]):
                         for j in range(size[f]):
@@ -317,7 +318,7 @@ def descend(
                 elif kind[f] == SINKHORN:
                     exponentials, change = _square(K[f], k), _square(right, k)
                     _sinkhorn_backward(
-                        G, k, option[f], exponentials, u, v, row, left, change, slopes
+                        G, k, option[f], exponentials, u[f], v[f], row, left, change, slopes
                     )
                 else:
                     for i in range(k):

@@ -20,10 +20,12 @@ Note [Cayley accuracy]
     the error is that of TF32, near 1e-3.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -301,8 +303,14 @@ def permutation_matrices(d: int) -> Float[Tensor, "count d d"]:
     """
     if d < 1:
         raise ValueError(f"expected d >= 1, got {d}")
-    images = torch.tensor(list(itertools.permutations(range(d))))
+    images = torch.as_tensor(permutations(d))
     return torch.nn.functional.one_hot(images, d).to(torch.get_default_dtype())
+
+
+@functools.cache
+def permutations(d: int) -> np.ndarray:
+    """(d!, d): π_k(i), in the order of `permutation_matrices`. Do not write to it."""
+    return np.array(list(itertools.permutations(range(d))))
 
 
 def marginal_error(B: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch"]:

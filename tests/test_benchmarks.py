@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from benchmarks import mixers
+from benchmarks import imports, mixers
 from benchmarks import stream_mixing as benchmark
 from gomhc.companion import records
+from gomhc.companion.released import released_problem
 from gomhc.companion.studies.base import mixer
 from gomhc.lm.model import preset
-from gomhc.stream_mixing import released_problem
 
 CASES = [(d, label) for d, labels in benchmark.METHODS.items() for label in labels]
 
@@ -165,3 +165,10 @@ def test_command_of_mixers_prints_tables_and_stores_a_record(tmp_path, capsys, m
     assert set(record.metrics["exponent"]) == {"value", "stderr"}
     printed = capsys.readouterr().out
     assert "300 tokens, d = 4" in printed and "POT, log" in printed
+
+
+def test_imports_are_compared_by_medians_without_the_first_round(monkeypatch, capsys):
+    times = {"import torch": iter([9.0, 1.0, 3.0, 2.0]), "import gomhc": iter([9.0, 2.2, 2.0, 3.0])}
+    monkeypatch.setattr(imports, "seconds", lambda statement: next(times[statement]))
+    assert imports.main(["--rounds", "3"]) == 0
+    assert "ratio 1.100, target at most 1.2" in capsys.readouterr().out

@@ -19,9 +19,9 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from book import build as builder
-from book import generated
-from book.execute import NotebookError, execute
+from book.tools import build as builder
+from book.tools import generated
+from book.tools.execute import NotebookError, execute
 from gomhc.companion.claims import CLAIMS
 from gomhc.companion.claims.answers import ANSWERS
 

@@ -14,11 +14,11 @@ import pytest
 import yaml
 from jupyter_book.config import validate_yaml
 
-from book import colab, timings
-from book.build import notebooks
-from book.launch import add_launch_buttons
-from book.plain import plain
-from book.repository import RepositoryError, checked, colab_link, github
+from book.tools import colab, timings
+from book.tools.build import notebooks
+from book.tools.launch import add_launch_buttons
+from book.tools.plain import plain
+from book.tools.repository import RepositoryError, checked, colab_link, github
 
 ROOT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = notebooks(ROOT)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from book import compare as comparing
-from book.compare import OURS, compare, is_timing, main
+from book.tools import compare as comparing
+from book.tools.compare import OURS, compare, is_timing, main
 from gomhc.companion.records import Provenance, Record, save
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gomhc import make_mixer, marginal_error
+from gomhc.companion.claims.cost import recovered
 from gomhc.companion.studies import cost
 from gomhc.companion.studies.base import Unit, mixer
 from gomhc.companion.studies.cost import front, sweeps
@@ -224,11 +225,30 @@ def test_what_composition_recovers():
         "kron-go s=2": {"flops": 20, "reach_median": 0.5},
         "kron-go s=3": {"flops": 40, "reach_median": 0.4},
     }
-    found = cost.recovered(rows)
+    found = recovered(rows)
     assert found["kron-go s=2"] == pytest.approx(
         {"rival": "kromhc factors=4x4", "below": 0.3 / 0.8, "closed": 0.3 / 0.6}
     )
     assert found["kron-go s=3"] == {}
+
+
+def test_where_there_is_no_gap_none_is_closed():
+    rows = {
+        "kromhc": {"flops": 10, "reach_median": 0.0},
+        "go-mhc s=2": {"flops": 90, "reach_median": 0.0},
+        "kron-go s=2": {"flops": 10, "reach_median": 0.0},
+    }
+    assert recovered(rows)["kron-go s=2"] == {"rival": "kromhc", "below": 0.0, "closed": 0.0}
+
+
+def test_a_product_below_go_mhc_closes_the_whole_gap_and_no_more():
+    """What the claim of chapter 8 says; the table of chapter 6 said 120 %."""
+    rows = {
+        "kromhc": {"flops": 10, "reach_median": 1.0},
+        "go-mhc s=2": {"flops": 90, "reach_median": 0.5},
+        "kron-go s=2": {"flops": 10, "reach_median": 0.4},
+    }
+    assert recovered(rows)["kron-go s=2"]["closed"] == 1.0
 
 
 @pytest.mark.parametrize("unit", cost.UNITS, ids=lambda unit: unit.name)

@@ -1,7 +1,6 @@
 """The fused path gives what the reference gives in float64, and is taken where it should be."""
 
 import itertools
-import math
 import os
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, Stage, refe
 
 numba = pytest.importorskip("numba")
 from gomhc.fused import lanes  # noqa: E402
-from gomhc.fused.caching import cached  # noqa: E402
 from gomhc.fused.ops import mix, mix_backward  # noqa: E402
 
 CASES = {
@@ -32,6 +30,7 @@ CASES = {
     "mhc-lite d=4": [Stage(PERMUTATIONS, 4)],
     "kromhc d=8": [Stage(PERMUTATIONS, 2)] * 3,
     "kron-go d=6": [Stage(CAYLEY, 2, 2), Stage(CAYLEY, 3, 2)],
+    "mhc x mhc d=6": [Stage(SINKHORN, 2, 4), Stage(SINKHORN, 3, 20)],
     "all d=48": [
         Stage(SINKHORN, 2, 4),
         Stage(FREE, 2),
@@ -226,16 +225,22 @@ def many(mixer):
     return 0.1 * torch.randn(FEWEST_TOKENS, mixer.num_parameters)
 
 
+@pytest.fixture
+def taken(monkeypatch):
+    """How often the fused path was taken, as the length of a list."""
+    calls = []
+    monkeypatch.setattr(
+        "gomhc.mixers.base.fused", lambda *a: calls.append(1) or gomhc.fused.fused(*a)
+    )
+    return calls
+
+
 @pytest.mark.parametrize(
     ("name", "d"), [("go-mhc", 4), ("mhc", 4), ("mhc-lite", 4), ("kromhc", 4), ("kron-go", 4)]
 )
-def test_mixers_take_it_and_agree_with_their_reference(name, d, monkeypatch):
+def test_mixers_take_it_and_agree_with_their_reference(name, d, taken):
     auto, other = make_mixer(name, d), make_mixer(name, d, backend="reference")
     theta = many(auto)
-    taken = []
-    monkeypatch.setattr(
-        "gomhc.mixers.base.fused", lambda *a: taken.append(1) or gomhc.fused.fused(*a)
-    )
     torch.testing.assert_close(auto(theta), other(theta), rtol=1e-5, atol=1e-6)
     assert len(taken) == 1
     assert auto(theta.double()).dtype == torch.float64  # through PyTorch
@@ -312,17 +317,6 @@ def test_a_compiler_that_cannot_be_imported_is_none(tmp_path):
     assert "cpu: reference (numba cannot be imported: Numba needs an older NumPy)" in answer
 
 
-def test_a_cache_that_has_no_place_is_done_without(monkeypatch):
-    def nowhere(**options):
-        if options.pop("cache", False):
-            raise RuntimeError("cannot cache function: no locator available")
-        return numba_njit(**options)
-
-    numba_njit = numba.njit
-    monkeypatch.setattr(numba, "njit", nowhere)
-    assert cached(error_model="numpy")(lambda x: 1 / x)(0.0) == math.inf
-
-
 def test_a_compiler_that_is_switched_off_is_none():
     answer = said_with("import gomhc; print(gomhc.backend_report())", NUMBA_DISABLE_JIT="1")
     assert answer.startswith("cpu: reference (NUMBA_DISABLE_JIT is set)")
@@ -343,6 +337,45 @@ def test_the_report_names_the_path():
 def test_there_is_no_other_backend(unchecked):
     with pytest.raises(ValueError, match="auto, reference, fused; got 'fast'"):
         make_mixer("go-mhc", 4, backend="fast")
+
+
+def test_a_backend_set_by_hand_is_checked(unchecked):
+    mixer = make_mixer("go-mhc", 4)
+    mixer.backend = "fast"
+    with pytest.raises(ValueError, match="auto, reference, fused; got 'fast'"):
+        mixer(torch.zeros(2, 28))
+
+
+@pytest.mark.parametrize(
+    ("own", "factors", "expected"),
+    [
+        ("auto", ("auto", "auto"), "auto"),
+        ("auto", ("reference", "auto"), "reference"),
+        ("auto", ("reference", "reference"), "reference"),
+        ("auto", ("auto", "fused"), "fused"),
+        ("fused", ("reference", "auto"), "fused"),
+        ("reference", ("fused", "fused"), "reference"),
+        ("reference", ("fused", "reference"), "reference"),
+    ],
+)
+def test_a_product_asks_its_factors(own, factors, expected, taken):
+    parts = [make_mixer("mhc", 2, backend=backend) for backend in factors]
+    if len({*factors} - {"auto"}) > 1:  # set later
+        parts[0].backend = "auto"
+    product = gomhc.Kronecker(parts)
+    parts[0].backend, product.backend = factors[0], own
+    assert product.backend == expected
+    for tokens, by_itself in ((3, False), (FEWEST_TOKENS, True)):
+        product(torch.randn(tokens, 8))
+        assert taken == [1] * (by_itself if expected == "auto" else expected == "fused")
+        taken.clear()
+    assert gomhc.Kronecker([product, make_mixer("hc", 2)]).backend == expected
+
+
+def test_factors_that_contradict_each_other(unchecked):
+    parts = [make_mixer("mhc", 2, backend=backend) for backend in ("fused", "reference")]
+    with pytest.raises(ValueError, match="factors of one backend, got fused, reference"):
+        gomhc.Kronecker(parts)
 
 
 def test_threads_change_nothing():

@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
-from book.dress import commit, dress
+from book.tools.dress import commit, dress
 from gomhc.companion import figures
 from gomhc.companion.figures.interactive import SCRIPT
 

@@ -14,18 +14,11 @@ import torch
 from torch.nn import functional as F
 
 from gomhc.lm import data
-from gomhc.lm import train as train_module
 from gomhc.lm.model import GPT, preset
-from gomhc.lm.train import (
-    NonFiniteError,
-    TrainConfig,
-    evaluate,
-    first_non_finite,
-    learning_rate,
-    load,
-    main,
-    train,
-)
+from gomhc.lm.train import NonFiniteError, TrainConfig, evaluate, learning_rate, load, train
+from gomhc.lm.train import config as train_config
+from gomhc.lm.train.__main__ import main
+from gomhc.lm.train.non_finite import first_non_finite
 
 KILLS = 20
 TINY = {"width": 32, "block": 16, "layers": 1}
@@ -261,6 +254,19 @@ def test_two_processes_give_the_losses_of_one(corpus, tmp_path, mixer):
     assert together["evaluations"][-1][1] == pytest.approx(alone.evaluations[-1][1], rel=1e-5)
 
 
+def test_a_process_of_several_takes_no_device_by_its_number(monkeypatch, corpus):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match="without a number in several processes, got cuda:1"):
+        train(config(), corpus, device="cuda:1")
+
+
+def test_a_device_that_is_not_there(corpus, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    with pytest.raises(ValueError, match="device that is there, got 'cuda:1': PyTorch sees 1 GPUs"):
+        train(config(), corpus, device="cuda:1")
+
+
 # What goes wrong
 
 
@@ -282,6 +288,8 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_place(corpus, monkeypatc
         (["--offsets", "5"], "expected a mixer for --offsets, got residual"),
         (["--copy", "a.txt"], "expected --data shakespeare or tinystories for --copy, got stories"),
         (["--level", "bpe"], "expected --data shakespeare or a file for --level, got stories"),
+        (["--checkpoint-every", "5"], "expected --out for --checkpoint-every, got none"),
+        (["--streams", "4"], "expected a mixer for --streams, got residual"),
     ],
 )
 def test_the_command_takes_no_option_that_has_no_effect(arguments, message, capsys):
@@ -299,11 +307,11 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_command_goes_on(tmp_path, capsys, mo
             signal.raise_signal(signal.SIGINT)
         return speed(steps, tokens)
 
-    speed = train_module._speed
+    speed = train_config._speed
     command = ["--steps", "5", "--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run")]
     (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "_speed", press)
+        patch.setattr(train_config, "_speed", press)
         before = signal.getsignal(signal.SIGINT)
         assert main(command) == 130
         assert signal.getsignal(signal.SIGINT) is before
@@ -334,7 +342,7 @@ def test_a_configuration_has_numbers_that_can_be(change, unchecked):
 
 def test_an_evaluation_that_is_not_finite_ends_the_run(corpus, monkeypatch):
     losses = iter([1.0, math.nan])
-    monkeypatch.setattr("gomhc.lm.train.evaluate", lambda *arguments: next(losses))
+    monkeypatch.setattr("gomhc.lm.train.loop.evaluate", lambda *arguments: next(losses))
     with pytest.raises(NonFiniteError, match="evaluation loss after 4 steps, got nan") as found:
         train(config(steps=6, evaluate_every=2), corpus)
     assert found.value.seen.evaluations == [(2, 1.0)]
@@ -397,6 +405,7 @@ def test_a_corpus_that_does_not_fit(corpus):
         ({"warmup": 13}, r"warmup in \[0, steps = 12\]"),
         ({"learning_rate": 0.0}, "positive learning_rate"),
         ({"precision": "int8"}, "precision auto"),
+        ({"weight_decay": math.inf}, "weight_decay >= 0"),
     ],
 )
 def test_bad_plans(changes, message, unchecked):
@@ -430,9 +439,3 @@ def test_the_command_says_what_is_wrong(arguments, message, capsys):
         main(arguments)
     assert stop.value.code == 1
     assert re.search(message, capsys.readouterr().err)
-
-
-def test_the_plain_residual_takes_no_stream_options(capsys):
-    with pytest.raises(SystemExit):
-        main(["--streams", "8"])
-    assert "expected a mixer for --streams, got residual" in capsys.readouterr().err

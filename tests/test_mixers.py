@@ -12,6 +12,7 @@ from torch.nn.utils import parametrize
 
 import gomhc
 from gomhc import MIXERS, make_mixer
+from gomhc.fused import FEWEST_TOKENS
 from gomhc.mixers import Identity
 
 # Every family at sizes it allows, the smallest first.
@@ -74,7 +75,7 @@ def test_the_contract_of_attributes(mixer):
     assert mixer.initial_theta().shape == (mixer.num_parameters,)
 
 
-def test_generator_sizes_of_science_section_1():
+def test_generator_sizes_as_published():
     sizes = {"identity": 0, "hc": 16, "mhc": 16, "mhc-lite": 24, "kromhc": 4, "kron-go": 12}
     assert {name: make_mixer(name, 4).num_parameters for name in sizes} == sizes
     assert [make_mixer("go-mhc", 4, s=s).num_parameters for s in (1, 2)] == [6, 28]
@@ -93,6 +94,12 @@ def test_any_batch_shape(mixer, batch, dtype, generator):
         flat = theta.reshape(math.prod(batch), mixer.num_parameters)
         one_by_one = torch.stack([mixer(t) for t in flat])
         torch.testing.assert_close(B.reshape(one_by_one.shape), one_by_one)
+
+
+def test_the_number_of_tokens_changes_nothing(mixer, generator):
+    """One fewer than compiled code is taken for, and as many."""
+    theta = draw(mixer, FEWEST_TOKENS, generator=generator, dtype=torch.float32)
+    torch.testing.assert_close(mixer(theta)[:-1], mixer(theta[:-1]), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("case", EXACT, ids=ids)

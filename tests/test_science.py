@@ -1,4 +1,4 @@
-"""Every numbered fact of SCIENCE.md, section 2."""
+"""What is provable of the construction, fact by fact, as chapters 1 to 3 derive it."""
 
 import itertools
 import math

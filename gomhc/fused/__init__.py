@@ -1,6 +1,10 @@
 """Mixers as single passes over memory: which of them there are, and when they are taken.
 
 Note [Choice]
+    Who calls has the last word: an explicit backend of a fit counts before that of its mixer, and
+    an explicit one of a Kronecker product before those of its factors, which must agree. "auto"
+    leaves it to the inner one, and where none says anything means the following.
+
     With backend "auto" a mixer takes its fused path where it applies: to θ in float32, bfloat16 or
     float16, of enough tokens that compiled code pays, with Numba for a CPU and Triton for a GPU.
     float64 goes through PyTorch, since the fused path rounds to float32 what it stores, and so do
@@ -12,6 +16,7 @@ Note [Choice]
 
 import importlib
 import importlib.util
+import math
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
@@ -21,6 +26,7 @@ from torch import Tensor
 from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
 
+from gomhc.extras import install_command
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, Stage
 
 __all__ = ["backend_report"]
@@ -48,12 +54,12 @@ class Choice(NamedTuple):
 def _found() -> dict[str, tuple[bool, str]]:
     """Type of device -> whether its compiler is there, and its name or what is missing."""
     found = {}
-    for device, package, cure in (
-        ("cpu", "numba", "install gomhc[fast]"),
-        ("cuda", "triton", "PyTorch for CUDA brings it"),
-    ):
-        there = importlib.util.find_spec(package) is not None
-        found[device] = there, package if there else f"{package} is not installed: {cure}"
+    for device, package in (("cpu", "numba"), ("cuda", "triton")):
+        if importlib.util.find_spec(package) is not None:
+            found[device] = True, package
+        else:
+            cure = install_command("fast") if device == "cpu" else "PyTorch for CUDA brings it"
+            found[device] = False, f"{package} is not installed: {cure}"
     return found
 
 
@@ -82,6 +88,12 @@ def _transformed() -> bool:
     return forward_ad._current_level >= 0 or peek_interpreter_stack() is not None
 
 
+def check_backend(backend: str) -> None:
+    """Raise ValueError unless it is one of `BACKENDS`."""
+    if backend not in BACKENDS:
+        raise ValueError(f"expected a backend out of {', '.join(BACKENDS)}; got {backend!r}")
+
+
 def choose(
     backend: Backend,
     stages: Sequence[Stage] | None,
@@ -102,8 +114,10 @@ def choose(
         The choice.
 
     Raises:
+        ValueError: if there is no such backend.
         RuntimeError: if the fused path was asked for and cannot run.
     """
+    check_backend(backend)
     if backend == "reference":
         return Choice("reference", "as asked for")
     order, permutations = 0, 0
@@ -147,8 +161,9 @@ def fused(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Te
     from gomhc.fused.ops import mix
 
     flat = [number for stage in stages for number in stage]
-    mixed = mix(theta.reshape(-1, theta.shape[-1]), flat)
-    return mixed.reshape(*theta.shape[:-1], *mixed.shape[1:])
+    *batch, g = theta.shape
+    mixed = mix(theta.reshape(math.prod(batch), g), flat)  # no −1: g may be 0
+    return mixed.reshape(*batch, *mixed.shape[1:])
 
 
 def backend_report() -> str:

@@ -22,7 +22,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage, images
+from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
+from gomhc.maps import permutations
 
 LARGEST_ANGLE = tl.constexpr(1e4)
 LARGEST_SPREAD = tl.constexpr(600.0)
@@ -396,7 +397,7 @@ def _launch(kernel: Any, tokens: int, numbers: int, *arguments: Any, **sizes: in
 
 @functools.cache
 def _images(d: int, device: torch.device) -> Tensor:
-    return torch.from_numpy(images(d)).to(device, torch.int32)
+    return torch.from_numpy(permutations(d)).to(device, torch.int32)
 
 
 def _run(stage: Stage, theta: Tensor, slope: Tensor | None, out: Tensor) -> None:

@@ -1,7 +1,6 @@
 """What compiled code needs to know of a mixer: a Kronecker product of stages, mostly of one."""
 
 import functools
-import itertools
 import math
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,6 +15,7 @@ from gomhc.maps import (
     cayley,
     kronecker,
     permutation_matrices,
+    permutations,
     sinkhorn_knopp,
     skew_symmetric,
 )
@@ -59,13 +59,14 @@ class Tables(NamedTuple):
     size: np.ndarray  # (stages,)
     option: np.ndarray  # (stages,)
     first: np.ndarray  # (stages + 1,), where the generators of each stage begin
-    images: np.ndarray  # (stages, permutations, size): see `images`
+    images: np.ndarray  # (stages, permutations, size): see `gomhc.maps.permutations`
 
 
 @functools.lru_cache(maxsize=64)
 def tables(stages: tuple[Stage, ...]) -> Tables:
     """Stages as arrays."""
-    each = [images(s.size) if s.kind == PERMUTATIONS else np.zeros((1, 1), int) for s in stages]
+    none = np.zeros((1, 1), int)
+    each = [permutations(s.size) if s.kind == PERMUTATIONS else none for s in stages]
     shape = np.max([table.shape for table in each], axis=0)
     padded = np.zeros((len(each), *shape), np.int64)
     for row, table in zip(padded, each, strict=True):
@@ -73,12 +74,6 @@ def tables(stages: tuple[Stage, ...]) -> Tables:
     kind, size, option = np.array(stages, np.int64).T.copy()
     first = np.cumsum([0, *(stage.num_parameters for stage in stages)])
     return Tables(kind, size, option, first, padded)
-
-
-@functools.cache
-def images(d: int) -> np.ndarray:
-    """(d!, d): the column of the one in each row, for all permutations, the identity first."""
-    return np.array(list(itertools.permutations(range(d))))
 
 
 def reference(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Tensor, "..."]:

@@ -58,11 +58,10 @@ class _Fixed(Mixer):
     """The same matrix whatever θ is."""
 
     exact = False
-    matrix: Tensor
 
     def __init__(self, matrix: Float[Tensor, "d d"], num_parameters: int) -> None:
         super().__init__(len(matrix), num_parameters)
-        self.register_buffer("matrix", matrix, persistent=False)
+        self.matrix = matrix
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:
         return self.matrix.to(theta).expand(*theta.shape[:-1], self.d, self.d)

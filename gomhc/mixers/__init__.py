@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-from gomhc.fused import BACKENDS, Backend
+from gomhc.fused import Backend, check_backend
 from gomhc.mixers.base import Mixer
 from gomhc.mixers.birkhoff_von_neumann import BirkhoffVonNeumann
 from gomhc.mixers.identity import Identity
@@ -58,8 +58,7 @@ def make_mixer(name: str, d: int, *, backend: Backend = "auto", **options: Any) 
     if not set(options) <= set(allowed):
         known = f"the options {', '.join(allowed)}" if allowed else "no options"
         raise TypeError(f"expected for {name} {known}; got {', '.join(options)}")
-    if backend not in BACKENDS:
-        raise ValueError(f"expected a backend out of {', '.join(BACKENDS)}; got {backend!r}")
+    check_backend(backend)
     mixer = MIXERS[name](d, **options)
     mixer.backend = backend
     return mixer

@@ -93,7 +93,8 @@ class Mixer(nn.Module, ABC):
 
         Raises:
             TypeError: if θ is not a tensor of a real floating dtype.
-            ValueError: if the trailing size of θ is not g, or `mix` gives another shape.
+            ValueError: if the trailing size of θ is not g, `mix` gives another shape, or there is
+                no such backend.
             RuntimeError: if `backend` is "fused" and that path cannot run here.
         """
         check_floating("theta", theta)

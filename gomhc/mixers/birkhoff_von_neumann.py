@@ -1,6 +1,7 @@
 """mHC-lite: a convex combination of all permutation matrices."""
 
 import math
+from collections.abc import Callable
 
 import torch
 from jaxtyping import Float
@@ -37,10 +38,22 @@ class BirkhoffVonNeumann(Mixer):
                 f"which has {d}! = {math.factorial(d):,} permutations"
             )
         super().__init__(d, num_parameters=math.factorial(d))
+        # Numbers also where the other weights have none yet, as `load_state_dict` will bring these.
+        device = torch.get_default_device()
+        table = self._table().to("cpu" if device.type == "meta" else device)
+        self.register_buffer("permutations", table, persistent=False)
+
+    def _table(self) -> Tensor:
         # Added up in two steps: over 8! terms a float32 matmul on a CPU is off by up to 4e-5.
         chunk = min(self.num_parameters, CHUNK)
-        permutations = permutation_matrices(d).reshape(-1, chunk, d * d)
-        self.register_buffer("permutations", permutations, persistent=False)
+        with torch.device("cpu"):
+            return permutation_matrices(self.d).reshape(-1, chunk, self.d**2)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BirkhoffVonNeumann":
+        """All that moves a module goes this way, and `to_empty` leaves the numbers behind."""
+        super()._apply(fn, recurse)
+        self.permutations = self._table().to(self.permutations)
+        return self
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:
         # A softmax by hand: torch's own in float32 is off as much as a single sum would be.

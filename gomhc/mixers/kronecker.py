@@ -7,6 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gomhc.fused import Backend
 from gomhc.fused.stages import Stage
 from gomhc.maps import kronecker
 from gomhc.mixers.base import Mixer, check_mass, check_positive
@@ -23,8 +24,13 @@ class Kronecker(Mixer):
         factors: at least one mixer; the first is outermost.
 
     Raises:
-        ValueError: if there is no factor.
+        ValueError: if there is no factor, or factors ask for different backends.
+
+    Attributes:
+        backend: as of any mixer; while it is "auto", the one that factors ask for.
     """
+
+    _backend: Backend = "auto"
 
     def __init__(self, factors: Sequence[Mixer]) -> None:
         if not factors:
@@ -35,6 +41,21 @@ class Kronecker(Mixer):
         )
         self.exact = all(factor.exact for factor in factors)
         self._factors = nn.ModuleList(factors)
+        _ = self.backend  # raises where the factors contradict each other
+
+    @property
+    def backend(self) -> Backend:
+        """Its own, or where that is "auto" its factors'."""
+        asked = {factor.backend for factor in self.factors if factor.backend != "auto"}
+        if self._backend != "auto" or not asked:
+            return self._backend
+        if len(asked) > 1:
+            raise ValueError(f"expected factors of one backend, got {', '.join(sorted(asked))}")
+        return asked.pop()
+
+    @backend.setter
+    def backend(self, backend: Backend) -> None:
+        self._backend = backend
 
     @property
     def factors(self) -> list[Mixer]:

@@ -111,6 +111,44 @@ def _cheaper_than_lite(found: Found) -> Finding:
     return Finding(grade(holds), measured, {"pairs": pairs})
 
 
+def recovered(metrics: Mapping[str, Mapping[str, Any]], rivals: str = "kromhc.*") -> dict[str, Any]:
+    """What composition recovers at similar FLOPs: kron-go against the best KromHC near its cost.
+
+    Args:
+        metrics: of `pareto`.
+        rivals: pattern of the labels of the KromHC that count.
+
+    Returns:
+        label of each kron-go -> `rival`, the KromHC with the lowest median reach error among those
+        whose hyper-connection takes a number of FLOPs within a factor of `SIMILAR`; `below`, by
+        what share of it kron-go's median is lower; `closed`, the share of the gap between the rival
+        and go-mHC s=2 that this closes, 0 where there is no gap. {} where no KromHC costs about as
+        much.
+    """
+    rows = {label: row for label, row in metrics.items() if "impossible" not in row}
+    reach = {label: row["reach_median"] for label, row in rows.items()}
+    gains: dict[str, Any] = {}
+    for label in (label for label in rows if label.startswith("kron-go")):
+        similar = [
+            other
+            for other in rows
+            if re.fullmatch(rivals, other)
+            and 1 / SIMILAR <= rows[other]["flops"] / rows[label]["flops"] <= SIMILAR
+        ]
+        gains[label] = {}
+        if similar:
+            rival = min(similar, key=lambda other: reach[other])
+            gain = reach[rival] - reach[label]
+            # Searches give upper bounds: the product may come out below go-mHC itself.
+            gap = reach[rival] - min(reach[label], reach[GO])
+            gains[label] = {
+                "rival": rival,
+                "below": gain / reach[rival] if reach[rival] > TINY else 0.0,
+                "closed": gain / gap if gap > TINY else 0.0,
+            }
+    return gains
+
+
 def _composition(rivals: str) -> Callable[[Found], Finding]:
     """What products of go factors win over those KromHC whose labels match."""
 
@@ -119,25 +157,12 @@ def _composition(rivals: str) -> Callable[[Found], Finding]:
         parts = []
         for name, record in found.items():
             d = record.config["d"]
-            rows = {k: row for k, row in record.metrics.items() if "impossible" not in row}
-            gains: dict[tuple[str, str], Number] = {}
-            for label in (k for k in rows if k.startswith("kron-go")):
-                similar = [
-                    k
-                    for k in rows
-                    if re.fullmatch(rivals, k)
-                    and 1 / SIMILAR <= rows[k]["flops"] / rows[label]["flops"] <= SIMILAR
-                ]
-                if similar:
-                    rival = min(similar, key=lambda k: rows[k]["reach_median"])
-                    ours, theirs, goal = (rows[k]["reach_median"] for k in (label, rival, GO))
-                    # Searches give upper bounds: the product may come out below go-mHC itself.
-                    gap = theirs - min(ours, goal)
-                    gains[label, rival] = (theirs - ours) / gap if gap > TINY else 0.0
+            rows = record.metrics
+            gains = {label: gain for label, gain in recovered(rows, rivals).items() if gain}
             if not gains:
                 raise LookupError(f"in {name} of a KromHC of similar FLOPs")
-            label, rival = max(gains, key=lambda pair: gains[pair])
-            closed[d] = gains[label, rival]
+            label = max(gains, key=lambda label: gains[label]["closed"])
+            rival, closed[d] = gains[label]["rival"], gains[label]["closed"]
             reach, share = rows[label], round(closed[d], 2) + 0.0  # no minus before a zero
             parts.append(
                 f"d = {d}: {share:.0%} of the gap, `{label}` {reach['reach_median']:.3f} away "

@@ -80,8 +80,8 @@ def pareto(
     The grey steps join the mixers that are doubly stochastic and not beaten in both coordinates.
 
     Args:
-        table: d -> label -> row, from the metrics of `gomhc.companion.studies.cost.pareto`; rows of mixers
-            that are impossible at this d are left out.
+        table: d -> label -> row, from the metrics of `gomhc.companion.studies.cost.pareto`; rows of
+            mixers that are impossible at this d are left out.
         value: "relative", "reach", "vertex", "loss_over_floor" or "heldout": medians, with bars
             from the 10th to the 90th percentile.
         yscale: matplotlib scale of the value.

@@ -2,8 +2,8 @@
 
 A frame is a picture inside the page, so nothing is fetched, and what moves it is the browser's own
 input with a few lines of JavaScript, `knob.js`. In a notebook that is opened alone the output
-brings the script along. In the book, book/dress.py puts the static figure into the page and the
-knob into a template beside it: without JavaScript, in print and in a PDF the figure is there.
+brings the script along. In the book, book/tools/dress.py puts the static figure into the page and
+the knob into a template beside it: without JavaScript, in print and in a PDF the figure is there.
 """
 
 import hashlib

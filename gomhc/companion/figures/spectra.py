@@ -15,7 +15,8 @@ from matplotlib.patches import Rectangle
 from numpy.typing import ArrayLike
 
 from gomhc.companion.figures.style import COLORS, color, styles
-from gomhc.spectra import EXTENT, karpelevich, perfect_mirsky
+from gomhc.spectra import karpelevich, perfect_mirsky
+from gomhc.spectra.regions import EXTENT
 
 INNER: dict[str, Any] = {"color": "#222222", "linewidth": 1.3}
 OUTER: dict[str, Any] = {"color": COLORS["hc"], "linewidth": 1.3, "linestyle": (0, (4, 2))}

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from scipy.stats import binomtest
 
-from gomhc.birkhoff import distance_to_family, sample_uniform
+from gomhc.birkhoff import sample_uniform
 from gomhc.companion.studies.base import Outcome, Probe, Unit, mixer
+from gomhc.reach import distance_to_family
 
 __all__ = ["PROBES", "UNITS", "coverage", "exactness"]
 

@@ -10,18 +10,18 @@ from jaxtyping import Float
 from scipy.stats import t
 from torch import Tensor
 
-from gomhc.birkhoff import nearest_in_family
+from gomhc.companion.released import released_search
 from gomhc.companion.studies.base import Outcome, Probe, Unit, mixer
+from gomhc.reach import nearest_in_family
 from gomhc.spectra import (
-    HALF_CELL,
     Visits,
     eigenvalues,
     karpelevich,
     perfect_mirsky,
-    released_search,
     search_spectrum,
     spectral_grid,
 )
+from gomhc.spectra.regions import HALF_CELL
 
 __all__ = ["PROBES", "UNITS", "beyond_perfect_mirsky", "equal", "midpoint", "released"]
 

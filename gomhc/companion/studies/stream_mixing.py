@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from gomhc.birkhoff import sample_uniform
+from gomhc.companion.released import released_problem, released_settings, released_start
 from gomhc.companion.studies.base import Outcome, Probe, Unit, mixer
 from gomhc.stream_mixing import (
     FAMILIES,
@@ -17,8 +18,6 @@ from gomhc.stream_mixing import (
     Problem,
     corrected_problem,
     fit,
-    released_problem,
-    released_settings,
     steps_to,
     sweep,
 )
@@ -274,8 +273,8 @@ def corrected(
         steps: of Adam.
         problems: number of targets a family and seed.
         noise: standard deviation of the noise.
-        start: of the fits.
-        off_diagonal_mass: of live starts.
+        start: "live", near I with a gradient, or "released".
+        off_diagonal_mass: of live starts; released ones have no use of it.
         device: "auto", "cpu" or "cuda".
         progress: show progress bars.
 
@@ -287,7 +286,7 @@ def corrected(
         and highest of mean loss / floor over the seeds.
 
     Raises:
-        ValueError: if there are fewer than two seeds.
+        ValueError: if there are fewer than two seeds, or the start is neither.
     """
     if len(seeds) < 2:
         raise ValueError(f"expected a seed for tuning and others to report, got {seeds}")
@@ -295,11 +294,13 @@ def corrected(
     metrics: dict[str, Any] = {}
     series: dict[str, Any] = {}
     mixers = {label: mixer(label, d) for label in labels}
-    options: dict[str, Any] = {
-        "steps": steps,
-        "start": start,
-        "off_diagonal_mass": off_diagonal_mass,
-    }
+    if start not in ("live", "released"):
+        raise ValueError(f"expected start 'live' or 'released', got {start!r}")
+    options: dict[str, Any] = {"steps": steps}
+    if start == "live":
+        options["off_diagonal_mass"] = off_diagonal_mass
+    else:
+        options["start"] = released_start
     for family in families or FAMILIES:
         tuning, *others = [
             corrected_problem(d, family, noise, problems, seed=seed).to(where) for seed in seeds

@@ -5,7 +5,7 @@ come to matrices of the polytope and how well they fit noisy data, against what 
 """
 
 from gomhc.companion.studies.cost.counting import count_flops, count_parameters, published_flops
-from gomhc.companion.studies.cost.front import pareto, recovered, targets
+from gomhc.companion.studies.cost.front import pareto, targets
 from gomhc.companion.studies.cost.sweeps import (
     WIDTH,
     feasible,
@@ -29,7 +29,6 @@ __all__ = [
     "parameters",
     "pareto",
     "published_flops",
-    "recovered",
     "targets",
     "timing",
 ]

@@ -1,7 +1,7 @@
 """What a Kronecker product buys: reach and loss of the mixers of one d, beside what they cost."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -9,16 +9,17 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from torch import Tensor
 
-from gomhc.birkhoff import nearest_in_family, sample_uniform
+from gomhc.birkhoff import sample_uniform
 from gomhc.companion.studies import base
 from gomhc.companion.studies.base import Outcome
 from gomhc.companion.studies.cost.counting import count_flops, count_parameters
 from gomhc.companion.studies.cost.sweeps import WIDTH
 from gomhc.maps import sinkhorn_knopp
 from gomhc.mixers.base import Mixer
+from gomhc.reach import nearest_in_family
 from gomhc.stream_mixing import Problem, fit
 
-__all__ = ["pareto", "recovered", "targets"]
+__all__ = ["pareto", "targets"]
 
 LARGEST_JACOBIAN = 10_000  # entries, up to which the search is by least squares
 LARGE = 10_000  # generators, above which a search is so long that it starts once
@@ -193,39 +194,3 @@ def pareto(
         series["vertex"][label] = vertex.tolist()
         series["loss_over_floor"][label] = ratios[best].tolist()
     return Outcome(metrics, series)
-
-
-def recovered(
-    metrics: Mapping[str, Mapping[str, Any]], cost: str = "flops", factor: float = 2.0
-) -> dict[str, Any]:
-    """What composition recovers at similar FLOPs: kron-go against the best KromHC near its cost.
-
-    Args:
-        metrics: of `pareto`.
-        cost: "flops" of the hyper-connection, or "mixer_flops".
-        factor: costs within this factor of each other are similar.
-
-    Returns:
-        label of each kron-go -> `rival`, the KromHC of similar cost with the lowest median reach
-        error; `below`, by what share of it kron-go's median is lower; `closed`, the share of the
-        gap between the rival and go-mHC s=2 that this closes. {} where no KromHC costs about as
-        much.
-    """
-    rows = {label: row for label, row in metrics.items() if "impossible" not in row}
-    reach = {label: row["reach_median"] for label, row in rows.items()}
-    found: dict[str, Any] = {}
-    for label in rows:
-        if not label.startswith("kron-go"):
-            continue
-        similar = [
-            other
-            for other in rows
-            if other.startswith("kromhc")
-            and 1 / factor <= rows[other][cost] / rows[label][cost] <= factor
-        ]
-        found[label] = {}
-        if similar:
-            rival = min(similar, key=lambda other: reach[other])
-            gain, gap = reach[rival] - reach[label], reach[rival] - reach["go-mhc s=2"]
-            found[label] = {"rival": rival, "below": gain / reach[rival], "closed": gain / gap}
-    return found

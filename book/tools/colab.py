@@ -14,14 +14,13 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell
 from pybtex.database import BibliographyData, parse_file
 
-from book import timings
-from book.build import notebooks
-from book.plain import plain
-from book.repository import RepositoryError, checked, colab_link, github
+from book.tools import timings
+from book.tools.build import notebooks
+from book.tools.plain import plain
+from book.tools.repository import RepositoryError, checked, colab_link, github
 from gomhc.companion.git import GitError, git
 
-ROOT = Path(__file__).resolve().parents[1]
-EXTRAS = "fast,lm"  # what the notebooks use
+ROOT = Path(__file__).resolve().parents[2]
 HASH_LENGTHS = (40, 64)
 
 INSTALL = """\
@@ -33,7 +32,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-GOMHC = "gomhc[{extras}] @ git+{repository}@{revision}"
+GOMHC = "gomhc[companion] @ git+{repository}@{revision}"
 
 try:
     from gomhc import __version__
@@ -166,7 +165,7 @@ def edition(source: Path, name: str, repository: str, revision: str) -> nbformat
         gpu=f"{USES_A_GPU if gpu else WITHOUT_A_GPU}.",
         times=timings.sentence(notebook, timings.read(source).get(name, {})),
     )
-    install = INSTALL.format(extras=EXTRAS, repository=repository, revision=revision)
+    install = INSTALL.format(repository=repository, revision=revision)
     notebook.cells = [new_markdown_cell(about), new_code_cell(install), *cells]
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number}"  # the same from run to run

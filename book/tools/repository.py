@@ -1,7 +1,7 @@
 """Where the book's repository is published: its URL, checked, and what hangs on it.
 
 A book that is built without a repository links to none. `COLAB_BRANCH` holds the Colab editions,
-which `book/colab.py` writes and the publishing workflow pushes.
+which `book/tools/colab.py` writes and the publishing workflow pushes.
 """
 
 import re

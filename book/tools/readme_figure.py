@@ -1,6 +1,6 @@
 """Copy the figure of README.md and the landing page out of the executed chapter 3.
 
-Run it after `make book`, when the figure has changed: `python -m book.readme_figure`.
+Run it after `make book`, when the figure has changed: `python -m book.tools.readme_figure`.
 """
 
 import re
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 CHAPTER = ROOT / "_build" / "executed" / "book" / "03-birkhoff-polytope.ipynb"
 TARGET = ROOT / "book" / "static" / "circulant-slice.svg"
 

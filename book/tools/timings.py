@@ -1,6 +1,6 @@
 """How long the notebooks take: gathered from executed ones, kept in `book/timings.json`.
 
-Run it after `make book`, in whatever profile: `python -m book.timings`. It adds what
+Run it after `make book`, in whatever profile: `python -m book.tools.timings`. It adds what
 `_build/executed` holds and keeps what was measured before, one entry for a notebook and profile.
 """
 
@@ -15,7 +15,7 @@ import nbformat
 
 from gomhc.companion.records import duration, shipped, shipped_names
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 KEPT = "timings.json"
 Timings = dict[str, dict[str, dict[str, Any]]]  # notebook -> profile -> seconds, ran_on, date
 

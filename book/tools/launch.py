@@ -5,7 +5,7 @@ from pathlib import Path
 import nbformat
 import yaml
 
-from book.repository import COLAB, COLAB_BRANCH, colab_link, github
+from book.tools.repository import COLAB, COLAB_BRANCH, colab_link, github
 
 __all__ = ["add_launch_buttons"]
 

@@ -25,7 +25,7 @@ from papermill.exceptions import PapermillExecutionError, strip_color
 from traitlets.config import Config
 
 from benchmarks.machine import processor
-from book.guard import changes, peak_memory, snapshot
+from book.tools.guard import changes, peak_memory, snapshot
 from gomhc.companion.records.provenance import device_name
 
 FORMAT = 2  # of what an executed notebook says of its run

@@ -1,7 +1,8 @@
 """Which numbers moved between two runs: ours, as the package ships them, and another's records.
 
-After `python -m gomhc.companion.studies --out mine`, `make compare OTHER=mine` tells whether that reproduces
-the book. Results are compared; provenance is not, nor what measures the machine (Note [Timings]).
+After `python -m gomhc.companion.studies --out mine`, `make compare OTHER=mine` tells whether that
+reproduces the book. Results are compared; provenance is not, nor what measures the machine (Note
+[Timings]).
 
 Note [Timings]
     A wall time, a rate and a memory peak belong to a machine, and another machine's are not wrong.
@@ -22,7 +23,7 @@ from typing import Any, NamedTuple
 
 from gomhc.companion.records import Record, RecordError, load
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 OURS = ROOT / "gomhc" / "companion" / "data" / "records"
 SAME, MOVED, MISUSED = 0, 1, 2
 

@@ -1,7 +1,7 @@
 """Print the built book into one PDF, with a bookmark for each page: `_build/gomhc-book.pdf`.
 
 Chromium prints each page as a browser shows it, formulas and figures included; pypdf joins them.
-Run it after `make book`: `python -m book.pdf`.
+Run it after `make book`: `python -m book.tools.pdf`.
 """
 
 import html
@@ -15,10 +15,13 @@ from pypdf import PdfReader, PdfWriter
 from pypdf.generic import ArrayObject, NameObject
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from book.chromium import FLAGS, NoChromiumError, find
+from book.tools.build import rendered_from
+from book.tools.chromium import FLAGS, NoChromiumError, find
+from gomhc.files import replacing
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SECONDS = 120  # for one page
+RENDERED_FROM = "/RenderedFrom"  # a field of the PDF's own metadata
 PRINTING = [
     *FLAGS,
     "--headless",
@@ -52,8 +55,10 @@ def print_page(chromium: str, page: Path, target: Path) -> None:
         raise PdfError(f"expected {page.name} printed, {chromium} wrote no file")
 
 
-def join(printed: Iterable[tuple[str, Path]], target: Path) -> int:
+def join(printed: Iterable[tuple[str, Path]], target: Path, inputs: str) -> int:
     """Join PDFs, a bookmark for each; say how many pages they have.
+
+    `inputs` says which book it is, for `inputs_of`.
 
     Links to files of this machine, which those within the book have become, are dropped.
     """
@@ -64,11 +69,16 @@ def join(printed: Iterable[tuple[str, Path]], target: Path) -> int:
         notes = [note for note in page.get("/Annots", []) if not is_local(note.get_object())]
         page[NameObject("/Annots")] = ArrayObject(notes)
     writer.compress_identical_objects()
-    writer.add_metadata({"/Title": "go-mHC: the reproducible companion"})
-    draft = target.with_suffix(".tmp")
-    writer.write(draft)
-    draft.rename(target)
+    writer.add_metadata({"/Title": "go-mHC: the reproducible companion", RENDERED_FROM: inputs})
+    with replacing(target) as draft:
+        writer.write(draft)
     return len(writer.pages)
+
+
+def inputs_of(path: Path) -> str:
+    """Hash of what the book was rendered from that a PDF was printed of; "" if it says nothing."""
+    about = PdfReader(path).metadata
+    return str(about.get(RENDERED_FROM, "")) if about else ""
 
 
 def is_local(note: dict) -> bool:
@@ -101,7 +111,7 @@ def make(root: Path) -> tuple[Path, int]:
             print_page(chromium, page, one)
             printed.append((title_of(page), one))
             print(f"{name} …", flush=True)
-        return target, join(printed, target)
+        return target, join(printed, target, rendered_from(book).get("inputs", ""))
 
 
 def main() -> int:

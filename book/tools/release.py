@@ -1,8 +1,9 @@
 """Build what a release holds: the book as a zip, wheel and source archive, manifest, checksums.
 
-Run it after `make book`: `python -m book.release`. Everything goes to `_build/release`, replaced as
-a whole at the very end. The same book gives the same zip, byte by byte; `--check` reads a release
-again and fails on any file that is not what its manifest says.
+Run it after `make book`: `python -m book.tools.release`. Pages, PDF and library must be of the same
+sources. Everything goes to `_build/release`, replaced as a whole at the very end. The same book
+gives the same zip, byte by byte; `--check` reads a release again and fails on any file that is not
+what its manifest says.
 """
 
 import argparse
@@ -18,11 +19,12 @@ from typing import Any
 
 import nbformat
 
-from book.build import PROFILES, RENDERED_FROM, notebooks
-from book.execute import digest, files_under
+from book.tools.build import PROFILES, RENDERED_FROM, notebooks, rendered_from, sources
+from book.tools.execute import digest, files_under
+from book.tools.pdf import inputs_of
 from gomhc.companion.git import head
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
 SCHEMA = 1
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
@@ -48,6 +50,28 @@ def zip_book(html: Path, target: Path, top: str) -> None:
                 entry.compress_type = zipfile.ZIP_DEFLATED
                 entry.external_attr = 0o644 << 16
                 archive.writestr(entry, path.read_bytes())
+
+
+def check_pages(root: Path, profile: str) -> None:
+    """Raise ReleaseError unless pages, and a PDF if there is one, are of the sources of today."""
+    html, pdf = root / "_build" / "html", root / "_build" / "gomhc-book.pdf"
+    if not (html / "index.html").exists():
+        raise ReleaseError("expected a book in _build/html, found none: run 'make book' first")
+    stamp = rendered_from(html)
+    if stamp.get("profile") != profile:
+        raise ReleaseError(
+            f"expected pages of profile {profile!r} in _build/html, got {stamp.get('profile')!r}: "
+            f"run 'make book PROFILE={profile}', or release the profile that was built"
+        )
+    if stamp.get("sources") != sources(root):
+        raise ReleaseError(
+            "expected pages of the project as it is, got older ones: notebooks, library, book or "
+            "lock have changed since; run 'make book'"
+        )
+    if pdf.exists() and inputs_of(pdf) != stamp["inputs"]:
+        raise ReleaseError(
+            f"expected {pdf.name} of these pages, got that of others: run 'make pdf', or delete it"
+        )
 
 
 def executed_notebooks(root: Path, profile: str) -> dict[str, dict[str, Any]]:
@@ -114,11 +138,11 @@ def release(root: Path, profile: str = "book") -> Path:
     """Build the release of the project at `root`; return its folder.
 
     Raises:
-        ReleaseError: If there is no whole book of that profile, or a distribution fails to build.
+        ReleaseError: If there is no whole book of that profile and these sources, the PDF is of
+            another one, or a distribution fails to build.
     """
+    check_pages(root, profile)
     html = root / "_build" / "html"
-    if not (html / "index.html").exists():
-        raise ReleaseError("expected a book in _build/html, found none: run 'make book' first")
     target = root / "_build" / "release"
     draft = target.with_name("release.partial")
     shutil.rmtree(draft, ignore_errors=True)

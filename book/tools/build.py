@@ -1,11 +1,12 @@
 """Build the book: execute its notebooks, stage a clean source tree, render it, swap it in.
 
-Run it from the project's root: `python -m book.build --profile book`. Everything happens under
-`_build/`; `_build/html` is the last good book and is replaced by a rename at the very end, so a
-failure on the way leaves it as it was.
+Run it from the project's root: `python -m book.tools.build --profile book`. Everything happens
+under `_build/`; `_build/html` is the last good book and is replaced by a rename at the very end, so
+a failure on the way leaves it as it was.
 """
 
 import argparse
+import json
 import os
 import shutil
 import subprocess
@@ -17,16 +18,18 @@ from typing import Any
 import nbformat
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from book.dress import commit, dress
-from book.execute import NotebookError, digest, execute, files_under
-from book.finish import finish
-from book.generated import part, wanted
-from book.launch import add_launch_buttons
-from book.repository import RepositoryError, checked
+from book.tools.dress import commit, dress
+from book.tools.execute import NotebookError, digest, execute, files_under
+from book.tools.finish import finish
+from book.tools.generated import part, wanted
+from book.tools.launch import add_launch_buttons
+from book.tools.repository import RepositoryError, checked
+from gomhc.files import replacing
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 PROFILES = ("smoke", "book", "full")
-# Kept inside the book, so that one rename swaps the pages and what they were made from.
+# Kept inside the book, so that one rename swaps the pages and what they were made from: a profile,
+# the hash of the project's sources, and that of what was rendered.
 RENDERED_FROM = ".rendered-from"
 
 EXECUTION_PAGE = """\
@@ -50,6 +53,23 @@ def notebooks(root: Path) -> list[str]:
     """Names of the notebooks in the table of contents, in its order."""
     documents = [Path(name) for name in parse_toc_yaml(root / "_toc.yml")]
     return [name.stem for name in documents if name.parent == Path("notebooks")]
+
+
+def sources(root: Path) -> str:
+    """Hash of everything in the project that its pages depend on."""
+    names = ("_config.yml", "_toc.yml", "requirements.lock", "CITATION.cff", "CONTRIBUTING.md")
+    files = [*(root / "notebooks").glob("*.ipynb"), *(root / name for name in names)]
+    folders = [*files_under(root / "gomhc"), *files_under(root / "book")]
+    return digest(root, [*folders, *(file for file in files if file.exists())])
+
+
+def rendered_from(html: Path) -> dict[str, str]:
+    """What a built book says of its making: `profile`, `sources`, `inputs`; empty if nothing."""
+    try:
+        stamp = json.loads((html / RENDERED_FROM).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
 
 
 def memory(size: int | None) -> str:
@@ -85,9 +105,7 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     """Lay out what Jupyter Book reads, and nothing else, in `_build/source`."""
     source = root / "_build" / "source"
     shutil.rmtree(source, ignore_errors=True)
-    shutil.copytree(
-        root / "book", source / "book", ignore=shutil.ignore_patterns("*.py", "__pycache__")
-    )
+    shutil.copytree(root / "book", source / "book", ignore=shutil.ignore_patterns("tools"))
     for name in ("_config.yml", "_toc.yml"):
         shutil.copy(root / name, source)
     (source / "notebooks").mkdir()
@@ -106,13 +124,25 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
     return source
 
 
-def render(root: Path, source: Path) -> bool:
-    """Bring `_build/html` up to date with `source`; say whether that took a render."""
+def render(root: Path, source: Path, about: dict[str, str]) -> bool:
+    """Bring `_build/html` up to date with `source`; say whether that took a render.
+
+    Args:
+        root: The project.
+        source: What `stage` has laid out.
+        about: Profile and sources, for the book's stamp.
+
+    Raises:
+        RenderError: If Jupyter Book fails or warns.
+    """
     html = root / "_build" / "html"
-    needs = [*files_under(source), *files_under(root / "gomhc"), *(root / "book").glob("*.py")]
+    folders = (source, root / "gomhc", root / "book" / "tools")
+    needs = [file for folder in folders for file in files_under(folder)]
     inputs = digest(root, [*needs, root / "requirements.lock"], os.environ.get("SITE_URL"))
-    stamp = html / RENDERED_FROM
-    if stamp.exists() and stamp.read_text() == inputs:
+    stamp = json.dumps(about | {"inputs": inputs})
+    if rendered_from(html).get("inputs") == inputs:
+        with replacing(html / RENDERED_FROM) as draft:
+            draft.write_text(stamp, encoding="utf-8")
         return False
 
     output, old = root / "_build" / "render", root / "_build" / "html.old"
@@ -130,7 +160,7 @@ def render(root: Path, source: Path) -> bool:
 
     fresh = output / "_build" / "html"
     finish(fresh, os.environ.get("SITE_URL", ""))
-    (fresh / RENDERED_FROM).write_text(inputs)
+    (fresh / RENDERED_FROM).write_text(stamp, encoding="utf-8")
     if html.exists():
         html.rename(old)
     fresh.rename(html)
@@ -140,6 +170,7 @@ def render(root: Path, source: Path) -> bool:
 
 def build(root: Path, profile: str, repository: str | None = None) -> Path:
     """Execute, stage and render the book of the project at `root`; return its first page."""
+    about = {"profile": profile, "sources": sources(root)}  # as they are before the first run
     executed = root / "_build" / "executed" / profile
     parameters = {"profile": profile, "seed": 0, "device": "auto"}
     runs = {}
@@ -154,7 +185,7 @@ def build(root: Path, profile: str, repository: str | None = None) -> Path:
     source = stage(root, executed, runs)
     if repository:
         add_launch_buttons(source, repository)
-    fresh = render(root, source)
+    fresh = render(root, source, about)
     print(f"render … {time.perf_counter() - clock:.1f} s{'' if fresh else ' (unchanged)'}")
     return root / "_build" / "html" / "index.html"
 

@@ -1,6 +1,6 @@
 """Draw the book's logo, favicon and social card: the slice of chapter 3, with its deltoid.
 
-Run it when the drawing has changed: `python -m book.artwork`. The results are stored in
+Run it when the drawing has changed: `python -m book.tools.artwork`. The results are stored in
 `book/static`.
 """
 

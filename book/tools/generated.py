@@ -10,8 +10,8 @@ from pathlib import Path
 
 import yaml
 
-from book.timings import read as read_timings
-from book.timings import table as timings_table
+from book.tools.timings import read as read_timings
+from book.tools.timings import table as timings_table
 
 __all__ = ["part", "wanted"]
 
@@ -46,8 +46,8 @@ def part(name: str, root: Path) -> str:
 
     Args:
         name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
-            `answer-…` for what `gomhc.companion.claims.answer` says, `timings` for how long chapters take,
-            `citation`, `bibtex` and `contributing` for what the project's files say.
+            `answer-…` for what `gomhc.companion.claims.answer` says, `timings` for how long
+            chapters take, `citation`, `bibtex` and `contributing` for what the project's files say.
         root: The project.
 
     Raises:

@@ -1,8 +1,9 @@
 """Dress an executed notebook for the book: knobs beside their figures, and how figures were made.
 
-The notebooks stay clean of both. A knob (`gomhc.companion.figures.knob`) leaves two outputs, the whole as
-HTML and its default frame as a picture. The book takes the picture, with the caption and number of
-any figure, and keeps the rest in a template that book/static's copy of knob.js puts to work.
+The notebooks stay clean of both. A knob (`gomhc.companion.figures.knob`) leaves two outputs, the
+whole as HTML and its default frame as a picture. The book takes the picture, with the caption and
+number of any figure, and keeps the rest in a template that book/static's copy of knob.js puts to
+work.
 """
 
 import html
@@ -32,7 +33,7 @@ def dress(notebook: nbformat.NotebookNode, name: str, revision: str) -> nbformat
     """Put knobs beside their figures, and below every figure how it was made.
 
     Args:
-        notebook: as `book.execute.execute` leaves it; changed in place.
+        notebook: as `book.tools.execute.execute` leaves it; changed in place.
         name: its file's name without the ending.
         revision: the commit of the build.
 
