@@ -12,6 +12,8 @@ from gomhc import make_mixer, marginal_error
 from gomhc.companion.claims.cost import recovered
 from gomhc.companion.studies import cost
 from gomhc.companion.studies.base import Unit, mixer
+from gomhc.companion.studies.cost import front, sweeps
+from gomhc.hyper_connections import HyperConnection
 from gomhc.mixers.base import Mixer
 
 
@@ -104,6 +106,14 @@ def test_flops_of_a_hyper_connection():
         cost.count_flops(made, width, backward=True)
 
 
+def test_flops_of_the_layer_are_those_of_its_class(monkeypatch):
+    """What is counted is `HyperConnection` itself: a change of it is seen."""
+    before = sum(cost.count_flops(make_mixer("mhc", 4), 16).values())
+    forward = HyperConnection.forward
+    monkeypatch.setattr(HyperConnection, "forward", lambda self, X: forward(self, X) + X)
+    assert sum(cost.count_flops(make_mixer("mhc", 4), 16).values()) == before + 4 * 16
+
+
 def test_torch_alone_does_not_see_sinkhorn():
     found = cost.flops(["mhc", "kromhc", "mhc-lite"], [3, 4]).metrics
     assert found["torch"]["mhc"]["4"] == 0
@@ -122,7 +132,7 @@ def test_an_operation_without_a_price_is_refused():
 
 def test_bytes_by_hand():
     """exp keeps its result; on top come the matrix itself and one byte to say that θ is finite."""
-    found = cost._bytes(Square(5, lambda M: M.exp().exp()))
+    found = sweeps._bytes(Square(5, lambda M: M.exp().exp()))
     assert found[0] == 3 * 4 * 25 + 1
     assert found[1] > found[0]
 
@@ -152,7 +162,7 @@ def test_every_sweep_is_strict_json(monkeypatch):
 
 def test_exponents_of_exact_powers():
     table = {"a": {str(d): 5.0 * d**3 for d in (2, 4, 8, 16)}, "b": {"4": 1.0, "8": None}}
-    found = cost._exponents(table, 4, 1, 8)["d"]
+    found = sweeps._exponents(table, 4, 1, 8)["d"]
     assert set(found) == {"a"}
     assert found["a"] == pytest.approx({"value": 3, "stderr": 0, "last": 3}, abs=1e-6)
 
@@ -178,18 +188,18 @@ def test_targets_are_close_to_uniform_where_chains_are_too_long():
 @pytest.mark.parametrize("jacobian", [0, 10_000])
 def test_a_mixer_reaches_what_it_made(jacobian, monkeypatch, generator):
     """By L-BFGS and by least squares."""
-    monkeypatch.setattr(cost, "LARGEST_JACOBIAN", jacobian)
+    monkeypatch.setattr(front, "LARGEST_JACOBIAN", jacobian)
     made = make_mixer("go-mhc", 3, s=2)
     theta = torch.randn(2, made.num_parameters, generator=generator, dtype=torch.float64)
-    assert max(cost._distances(made, made(theta), 3, 300)) < 1e-6
+    assert max(front._distances(made, made(theta), 3, 300)) < 1e-6
 
 
 def test_both_searches_agree(monkeypatch):
     T = cost.targets(4, 3)
     found = []
     for jacobian in (0, 10_000):
-        monkeypatch.setattr(cost, "LARGEST_JACOBIAN", jacobian)
-        found.append(cost._distances(mixer("kromhc", 4), T, 4, 300))
+        monkeypatch.setattr(front, "LARGEST_JACOBIAN", jacobian)
+        found.append(front._distances(mixer("kromhc", 4), T, 4, 300))
     assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 

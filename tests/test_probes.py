@@ -10,7 +10,8 @@ import torch
 
 from benchmarks import mixers
 from gomhc.companion import probes, records, studies
-from gomhc.companion.studies import Outcome, Probe, cost, language_models, polytope
+from gomhc.companion.studies import Outcome, Probe, language_models, polytope
+from gomhc.companion.studies.cost import counting
 
 ALL = [*studies.probes(), mixers.PROBE]
 
@@ -73,7 +74,7 @@ def test_a_number_that_moves_is_reported_with_its_unit(monkeypatch):
 
 
 def test_a_constant_of_a_study_is_noticed(monkeypatch):
-    monkeypatch.setitem(cost.PRICES, torch.ops.aten.exp, lambda *_, **__: 0)
+    monkeypatch.setitem(counting.PRICES, torch.ops.aten.exp, lambda *_, **__: 0)
     with pytest.raises(AssertionError, match=r"cost/flops: numbers moved.*\n  metrics\['mixer'\]"):
         probes.check(probe_of("cost/flops"))
 

@@ -67,7 +67,7 @@ def test_units_are_ready_to_run():
     for unit in units:
         records.file_of(unit.name, ".")  # raises for a name that no record may have
         topic = unit.name.split("/")[0].replace("-", "_").replace("lm", "language_models")
-        assert unit.run.__module__ == f"gomhc.companion.studies.{topic}"
+        assert f"{unit.run.__module__}.".startswith(f"gomhc.companion.studies.{topic}.")
         assert json.loads(json.dumps(unit.config, allow_nan=False)) == unit.config, unit.name
         inspect.signature(unit.run).bind(**unit.config, **dict.fromkeys(unit.takes))
         assert {type(seed) for seed in unit.seeds} <= {int}
@@ -96,7 +96,8 @@ def test_what_a_page_says_of_a_record():
 
 
 def test_studies_import_in_any_order_and_load_nothing_heavy():
-    topics = sorted(p.stem for p in (ROOT / "gomhc" / "companion" / "studies").glob("[a-z]*.py"))
+    folder = ROOT / "gomhc" / "companion" / "studies"
+    topics = sorted(p.stem for p in folder.iterdir() if p.stem[0] != "_")
     code = f"""
 import importlib, sys
 import gomhc  # registers torch operators, which can be done once

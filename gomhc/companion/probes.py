@@ -80,4 +80,4 @@ def _same(probe: Probe, before: Any, after: Any) -> bool:
     numbers = [type(value) in (int, float) for value in (before, after)]
     if all(numbers):
         return math.isclose(before, after, rel_tol=probe.relative, abs_tol=probe.absolute)
-    return bool(before == after)
+    return type(before) is type(after) and bool(before == after)
