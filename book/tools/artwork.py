@@ -17,8 +17,9 @@ from PIL import Image
 
 from gomhc import distance_to_family, make_mixer
 from gomhc.companion.figures import COLORS
+from gomhc.files import replacing
 
-STATIC = Path(__file__).resolve().parent / "static"
+STATIC = Path(__file__).resolve().parents[1] / "static"
 CORNERS = np.array([[0.5, np.sqrt(3) / 2], [0.0, 0.0], [1.0, 0.0]])  # I, Z, Z²
 BLUE, ORANGE, NIGHT, SNOW = COLORS["go-mhc"], "#F2A65A", "#10202E", "#F7FAFC"
 STEPS = 60  # along a side
@@ -86,11 +87,10 @@ def social_card() -> Figure:
 
 
 def store(figure: Figure, name: str, **options: Any) -> None:
-    """Write a figure to `book/static` under a temporary name, then rename it."""
+    """Write a figure to `book/static`."""
     target = STATIC / name
-    temporary = target.with_name(f"{name}.tmp")
-    figure.savefig(temporary, format=target.suffix[1:], facecolor="none", **options)
-    temporary.rename(target)
+    with replacing(target) as draft:
+        figure.savefig(draft, format=target.suffix[1:], facecolor="none", **options)
 
 
 def main() -> None:
@@ -101,9 +101,8 @@ def main() -> None:
     card = social_card()
     buffer = io.BytesIO()
     card.savefig(buffer, dpi=100)
-    temporary = STATIC / "social-card.tmp"
-    Image.open(buffer).convert("RGB").quantize(128).save(temporary, format="png", optimize=True)
-    temporary.rename(STATIC / "social-card.png")
+    with replacing(STATIC / "social-card.png") as draft:
+        Image.open(buffer).convert("RGB").quantize(128).save(draft, format="png", optimize=True)
 
 
 if __name__ == "__main__":

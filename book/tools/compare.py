@@ -21,10 +21,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gomhc.companion.records import Record, RecordError, load
+from gomhc.companion.records import SHIPPED, Record, RecordError, load
+from gomhc.files import replacing
 
-ROOT = Path(__file__).resolve().parents[2]
-OURS = ROOT / "gomhc" / "companion" / "data" / "records"
+OURS = SHIPPED
 SAME, MOVED, MISUSED = 0, 1, 2
 
 TIMING_KEYS = {"seconds", "tokens_per_second", "memory", "calls"}
@@ -257,9 +257,8 @@ def main(arguments: list[str] | None = None) -> int:
     said = report(found, asked.rows)
     print(said)
     if asked.markdown:
-        draft = asked.markdown.with_name(f".{asked.markdown.name}.tmp")
-        draft.write_text(said + "\n", encoding="utf-8")
-        draft.rename(asked.markdown)
+        with replacing(asked.markdown) as draft:
+            draft.write_text(said + "\n", encoding="utf-8")
     if not any(found.compared.values()):
         print(
             "expected records of both runs with the same configuration, found none", file=sys.stderr

@@ -14,6 +14,7 @@ from typing import Any
 import nbformat
 
 from gomhc.companion.records import duration, shipped, shipped_names
+from gomhc.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = "timings.json"
@@ -101,9 +102,8 @@ def main() -> int:
         print("expected executed notebooks in _build/executed, found none", file=sys.stderr)
         return 1
     path = ROOT / "book" / KEPT
-    draft = path.with_suffix(".tmp")
-    draft.write_text(json.dumps(timings, indent=1) + "\n", encoding="utf-8")
-    draft.rename(path)
+    with replacing(path) as draft:
+        draft.write_text(json.dumps(timings, indent=1) + "\n", encoding="utf-8")
     print(f"{path.relative_to(ROOT)}: {sum(map(len, timings.values()))} runs")
     return 0
 
