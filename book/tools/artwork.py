@@ -19,7 +19,7 @@ from gomhc import distance_to_family, make_mixer
 from gomhc.companion.figures import COLORS
 from gomhc.files import replacing
 
-STATIC = Path(__file__).resolve().parent / "static"
+STATIC = Path(__file__).resolve().parents[1] / "static"
 CORNERS = np.array([[0.5, np.sqrt(3) / 2], [0.0, 0.0], [1.0, 0.0]])  # I, Z, Z²
 BLUE, ORANGE, NIGHT, SNOW = COLORS["go-mhc"], "#F2A65A", "#10202E", "#F7FAFC"
 STEPS = 60  # along a side

@@ -21,11 +21,10 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gomhc.companion.records import Record, RecordError, load
+from gomhc.companion.records import SHIPPED, Record, RecordError, load
 from gomhc.files import replacing
 
-ROOT = Path(__file__).resolve().parents[2]
-OURS = ROOT / "gomhc" / "companion" / "data" / "records"
+OURS = SHIPPED
 SAME, MOVED, MISUSED = 0, 1, 2
 
 TIMING_KEYS = {"seconds", "tokens_per_second", "memory", "calls"}
