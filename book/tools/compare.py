@@ -104,8 +104,8 @@ def is_same(ours: Any, other: Any, relative: float, absolute: float) -> bool:
 
 def findings(record: Record, timings: bool) -> dict[Keys, Any]:
     """The values of a record that are compared."""
-    found = values({"metrics": record.metrics, "series": record.series})
-    return {path: value for path, value in found if timings or not is_timing(record.name, path)}
+    pairs = values({"metrics": record.metrics, "series": record.series})
+    return {path: value for path, value in pairs if timings or not is_timing(record.name, path)}
 
 
 def read(folder: Path, only: str) -> dict[str, Record]:
@@ -174,11 +174,11 @@ def shown(value: Any) -> str:
     return text[:40].replace("|", "\\|")
 
 
-def rows(found: Comparison, most: int) -> list[tuple[str, ...]]:
+def rows(comparison: Comparison, most: int) -> list[tuple[str, ...]]:
     """Lines of the table: of each record the largest changes, and how many more there are."""
     lines: list[tuple[str, ...]] = []
-    for name in dict.fromkeys(change.record for change in found.moved):
-        changes = [change for change in found.moved if change.record == name]
+    for name in dict.fromkeys(change.record for change in comparison.moved):
+        changes = [change for change in comparison.moved if change.record == name]
         changes.sort(key=lambda change: -change.relative)
         for change in changes[:most]:
             share = f"{change.relative:.2%}" if math.isfinite(change.relative) else ABSENT
@@ -210,19 +210,22 @@ def listed(names: list[str], most: int) -> str:
     return ", ".join(f"{count} of {study}" for study, count in studies.items())
 
 
-def report(found: Comparison, most: int = ROWS) -> str:
+def report(comparison: Comparison, most: int = ROWS) -> str:
     """The comparison in words and a table, as Markdown that a terminal shows well."""
-    parts = [table(rows(found, most))] if found.moved else []
-    for name, keys in found.differing.items():
+    parts = [table(rows(comparison, most))] if comparison.moved else []
+    for name, keys in comparison.differing.items():
         parts.append(f"Not compared: {name}, whose configuration differs in {', '.join(keys)}.")
-    for only, names in (("only ours", found.missing), ("only the other run's", found.extra)):
+    for only, names in (
+        ("only ours", comparison.missing),
+        ("only the other run's", comparison.extra),
+    ):
         if names:
             parts.append(f"Not compared, {only} ({len(names)}): {listed(names, most)}.")
-    total, records = sum(found.compared.values()), len(found.compared)
-    touched = len({change.record for change in found.moved})
+    total, records = sum(comparison.compared.values()), len(comparison.compared)
+    touched = len({change.record for change in comparison.moved})
     parts.append(
-        f"{len(found.moved)} of {total} values moved, in {touched} of {records} records."
-        if found.moved
+        f"{len(comparison.moved)} of {total} values moved, in {touched} of {records} records."
+        if comparison.moved
         else f"Nothing moved: {total} values in {records} records are the same within tolerance."
     )
     return "\n\n".join(parts)
@@ -253,18 +256,18 @@ def main(arguments: list[str] | None = None) -> int:
     except RecordError as error:
         print(error, file=sys.stderr)
         return MISUSED
-    found = compare(ours, other, asked.relative, asked.absolute, asked.timings)
-    said = report(found, asked.rows)
+    comparison = compare(ours, other, asked.relative, asked.absolute, asked.timings)
+    said = report(comparison, asked.rows)
     print(said)
     if asked.markdown:
         with replacing(asked.markdown) as draft:
             draft.write_text(said + "\n", encoding="utf-8")
-    if not any(found.compared.values()):
+    if not any(comparison.compared.values()):
         print(
             "expected records of both runs with the same configuration, found none", file=sys.stderr
         )
         return MISUSED
-    return MOVED if found.moved else SAME
+    return MOVED if comparison.moved else SAME
 
 
 if __name__ == "__main__":

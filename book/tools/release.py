@@ -106,11 +106,11 @@ def manifest(
     root: Path, profile: str, executed: dict[str, dict[str, Any]], files: list[Path]
 ) -> dict[str, Any]:
     """The document that names everything in a release."""
-    here = head(root)
+    state = head(root)
     return {
         "schema": SCHEMA,
-        "commit": here.commit if here else None,
-        "uncommitted_changes": bool(here and here.dirty),
+        "commit": state.commit if state else None,
+        "uncommitted_changes": bool(state and state.dirty),
         "profile": profile,
         "lock_sha256": sha256(root / "requirements.lock"),
         "notebooks": executed,
@@ -162,12 +162,12 @@ def release(root: Path, profile: str = "book") -> Path:
     return target
 
 
-def agree(what: str, expected: dict[str, str], found: dict[str, str]) -> None:
-    """Raise ReleaseError unless the files found, by their hashes, are those that `what` lists."""
-    wrong = [f"{name} (missing)" for name in expected.keys() - found.keys()]
-    wrong += [f"{name} (not listed)" for name in found.keys() - expected.keys()]
-    both = expected.keys() & found.keys()
-    wrong += [f"{name} (altered)" for name in both if expected[name] != found[name]]
+def agree(what: str, expected: dict[str, str], files: dict[str, str]) -> None:
+    """Raise ReleaseError unless the files, by their hashes, are those that `what` lists."""
+    wrong = [f"{name} (missing)" for name in expected.keys() - files.keys()]
+    wrong += [f"{name} (not listed)" for name in files.keys() - expected.keys()]
+    both = expected.keys() & files.keys()
+    wrong += [f"{name} (altered)" for name in both if expected[name] != files[name]]
     if wrong:
         raise ReleaseError(f"expected the files of {what}, got others: {', '.join(sorted(wrong))}")
 
@@ -181,14 +181,14 @@ def check(folder: Path) -> None:
     """
     if not (folder / SUMS).is_file():
         raise ReleaseError(f"expected a release in {folder}, found no {SUMS} there")
-    there = {path.name: sha256(path) for path in folder.iterdir() if path.name != SUMS}
+    files = {path.name: sha256(path) for path in folder.iterdir() if path.name != SUMS}
     lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
     parts = [line.partition("  ") for line in lines]
-    agree(SUMS, {name: total for total, _, name in parts}, there)
+    agree(SUMS, {name: total for total, _, name in parts}, files)
 
     listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    del there[MANIFEST]
-    agree(MANIFEST, {name: entry["sha256"] for name, entry in listed["files"].items()}, there)
+    del files[MANIFEST]
+    agree(MANIFEST, {name: entry["sha256"] for name, entry in listed["files"].items()}, files)
 
 
 def main() -> int:

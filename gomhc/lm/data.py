@@ -311,9 +311,9 @@ def _download(url: str, path: Path) -> None:
 
 
 def _verify(path: Path, sha256: str, source: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise ValueError(f"expected the SHA-256 {sha256} of {source}, got {found}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise ValueError(f"expected the SHA-256 {sha256} of {source}, got {digest}")
 
 
 def tiny_stories(

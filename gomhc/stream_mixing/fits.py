@@ -67,7 +67,7 @@ def fit(
 
     Args:
         problem: what to fit; the computation runs on its device.
-        mixer: any mixer with the problem's d.
+        mixer: any mixer with the problem's d; one without parameters stays where it is.
         learning_rate: Adam's.
         steps: number of steps.
         seed: source of randomness of the starts; it has no part where they are not random, as
