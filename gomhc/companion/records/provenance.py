@@ -46,15 +46,15 @@ def make(
     """
     check_name(name)
     check_plain(config, f"{name}: config")
-    here = checkout()
+    commit, dirty = checkout()
     before = gpu_allocations()
     started = datetime.now(UTC).isoformat(timespec="seconds")
     wall, cpu = time.perf_counter(), cpu_time()
     metrics, series = run(**copy.deepcopy(config))
     wall, cpu = time.perf_counter() - wall, cpu_time() - cpu
     provenance = Provenance(
-        commit=here[0],
-        dirty=here[1],
+        commit=commit,
+        dirty=dirty,
         seeds=tuple(seeds),
         device=device(before),
         versions=versions(),

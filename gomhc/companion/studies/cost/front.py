@@ -62,8 +62,8 @@ def _distances(mixer: Mixer, T: Tensor, starts: int, iterations: int) -> list[fl
     generator = torch.Generator().manual_seed(0)
     mixer = mixer.double()
     if mixer.d**2 * mixer.num_parameters <= LARGEST_JACOBIAN:
-        found = nearest_in_family(mixer, T, starts, generator, iterations)
-        return found.distance.tolist()
+        nearest = nearest_in_family(mixer, T, starts, generator, iterations)
+        return nearest.distance.tolist()
     starts = 1 if mixer.num_parameters > LARGE else starts
     return [_descend(mixer, target, starts, iterations, generator) for target in T]
 
@@ -80,7 +80,7 @@ def _descend(
         return value.item(), gradient.numpy()
 
     g = mixer.num_parameters
-    found = []
+    distances = []
     for k in range(1, starts + 1):
         # At size g^(−¼) the Cayley transform is a rotation by angles of order 1, whatever n.
         size = min(1, 2 / g**0.25) * k / starts
@@ -93,8 +93,8 @@ def _descend(
             method="L-BFGS-B",
             options=options | {"maxcor": 20},
         )
-        found.append(math.sqrt(2 * result.fun))
-    return min(found)
+        distances.append(math.sqrt(2 * result.fun))
+    return min(distances)
 
 
 def _summary(name: str, values: Tensor) -> dict[str, float]:
@@ -175,7 +175,7 @@ def pareto(
             rate: fit(problem, mixer, learning_rate=rate, steps=steps, seed=seed)
             for rate in learning_rates
         }
-        ratios = {rate: problem.loss(found.matrix) / floor for rate, found in fits.items()}
+        ratios = {rate: problem.loss(result.matrix) / floor for rate, result in fits.items()}
         best = min(ratios, key=lambda rate: ratios[rate].median().nan_to_num(math.inf).item())
         metrics[label] = {
             "parameters": mixer.num_parameters,

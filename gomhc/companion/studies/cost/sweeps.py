@@ -77,7 +77,7 @@ def _exponent(points: Mapping[float, float | None]) -> dict[str, float] | None:
 
 def _exponents(table: Table, start: int, block_start: int, block_d: int) -> dict[str, Any]:
     """Exponents in d of every label, from d = start on, and of go-mHC in s at one d."""
-    found: dict[str, Any] = {
+    exponents: dict[str, Any] = {
         label: _exponent({int(d): value for d, value in row.items() if int(d) >= start})
         for label, row in table.items()
     }
@@ -87,7 +87,7 @@ def _exponents(table: Table, start: int, block_start: int, block_d: int) -> dict
         if label.startswith("go-mhc s=") and str(block_d) in row
     }
     in_s = _exponent({s: value for s, value in blocks.items() if s >= block_start})
-    return {"d": {label: value for label, value in found.items() if value}, "s": in_s}
+    return {"d": {label: value for label, value in exponents.items() if value}, "s": in_s}
 
 
 def parameters(labels: Sequence[str], sizes: Sequence[int], width: int = WIDTH) -> Outcome:
@@ -195,16 +195,16 @@ class _Bytes(TorchDispatchMode):
 
 def _bytes(mixer: Mixer) -> tuple[float, float]:
     """Bytes a token, in float32: kept from forward to backward, and at most at any time."""
-    found = []
+    sizes = []
     for tokens in TOKENS:
         theta = thetas(mixer, tokens)
         with _Bytes(theta, *mixer.buffers()) as kept:
             matrix = mixer(theta)
         with _Bytes(theta, *mixer.buffers()) as both:
             step(mixer, theta)
-        found.append((kept.now, both.most))
+        sizes.append((kept.now, both.most))
         del matrix
-    (kept_fewer, most_fewer), (kept_more, most_more) = found
+    (kept_fewer, most_fewer), (kept_more, most_more) = sizes
     return (kept_more - kept_fewer) / STEP, (most_more - most_fewer) / STEP
 
 
@@ -288,15 +288,15 @@ def timing(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        found = _sweep(measure, labels, sizes, block_sizes, block_d)
+        results = _sweep(measure, labels, sizes, block_sizes, block_d)
     finally:
         torch.set_num_threads(threads)
-    seconds = _part(found, lambda result: result[0])
+    seconds = _part(results, lambda result: result[0])
     exponent = _exponents(seconds, start, block_start, block_d)
     metrics = {
         "seconds": seconds,
-        "spread": _part(found, lambda result: result[1]),
-        "tokens": _part(found, lambda result: result[2]),
+        "spread": _part(results, lambda result: result[1]),
+        "tokens": _part(results, lambda result: result[2]),
         "exponent": exponent,
         "threads": 1,
     }
@@ -314,11 +314,11 @@ def feasible(table: Mapping[str, Mapping[str, float | None]], limit: float) -> d
         label -> {"largest": d or None, "next": the smallest d above it that was tried and is over
         the limit, or at which there is no such mixer, None if none was}.
     """
-    found = {}
+    stops = {}
     for label, row in table.items():
         values = {int(d): value for d, value in row.items()}
         within = [d for d, value in values.items() if value is not None and value <= limit]
         largest = max(within, default=None)
         beyond = [d for d in values if largest is None or d > largest]
-        found[label] = {"largest": largest, "next": min(beyond, default=None)}
-    return found
+        stops[label] = {"largest": largest, "next": min(beyond, default=None)}
+    return stops
