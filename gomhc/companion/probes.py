@@ -16,7 +16,6 @@ from gomhc.companion.studies.base import Probe
 
 STORED = Path(__file__).resolve().parent / "data" / "probes"
 SHOWN = 5  # numbers of a message
-ABSENT = "absent"
 
 
 def run(probe: Probe) -> Record:
@@ -66,9 +65,8 @@ def _moved(probe: Probe, before: Any, after: Any, place: str) -> Iterator[str]:
         for key in dict.fromkeys([*before, *after]):
             if key not in probe.ignored:
                 inside = f"{place}[{key!r}]" if place else key
-                yield from _moved(
-                    probe, before.get(key, "absent"), after.get(key, "absent"), inside
-                )
+                old, new = before.get(key, "absent"), after.get(key, "absent")
+                yield from _moved(probe, old, new, inside)
     elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
         for k, (old, new) in enumerate(zip(before, after, strict=True)):
             yield from _moved(probe, old, new, f"{place}[{k}]")
