@@ -278,6 +278,19 @@ def test_cell_out_of_time_is_named(project, monkeypatch):
         execute(project, source, project / "out" / "tiny.ipynb", SMOKE, cell_timeout=1)
 
 
+def test_a_busy_machine_may_be_late(project, monkeypatch):
+    """A kernel's start and its outputs have limits apart, of a minute and of four seconds."""
+    limits = set()
+    monkeypatch.setattr(
+        NotebookClient,
+        "timeout_func",
+        lambda client, cell: limits.add((client.startup_timeout, client.iopub_timeout)),
+    )
+    run(project)
+    ((start, outputs),) = limits
+    assert min(start, outputs) >= 600
+
+
 def test_good_book_stands_until_a_better_one_is_whole(project, monkeypatch, capfd):
     monkeypatch.setattr(builder, "ROOT", project)
     monkeypatch.setattr(sys, "argv", ["build", "--profile", "smoke"])
