@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gomhc.fused import Backend, choose, fused
+from gomhc.fused import Backend, choose, fused, transformed
 from gomhc.fused.stages import Stage
-from gomhc.maps import check_floating, marginal_error
+from gomhc.maps import check_floating, full_precision, marginal_error
 
 
 class Mixer(nn.Module, ABC):
@@ -105,10 +105,11 @@ class Mixer(nn.Module, ABC):
             )
         stages = self.stages()
         tokens = math.prod(theta.shape[:-1])
-        choice = choose(self.backend, stages, tokens, theta.dtype, theta.device.type)
+        where = theta.dtype, theta.device.type, transformed(theta)
+        choice = choose(self.backend, stages, tokens, *where)
         if stages is not None and choice.path == "fused":
             return fused(theta, stages)
-        with torch.autocast(theta.device.type, enabled=False):
+        with full_precision(theta):
             wide = theta.to(torch.promote_types(theta.dtype, torch.float32))
             mixed = self.mix(wide)
         expected = (*theta.shape[:-1], self.d, self.d)

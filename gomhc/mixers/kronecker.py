@@ -70,7 +70,8 @@ class Kronecker(Mixer):
     def stages(self) -> tuple[Stage, ...] | None:
         parts = [factor.stages() for factor in self.factors]
         known = [part for part in parts if part is not None]
-        return sum(known, ()) if len(known) == len(parts) else None
+        whole = len(known) == len(parts)
+        return tuple([stage for part in known for stage in part]) if whole else None
 
     def initial_theta(
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01
