@@ -6,12 +6,15 @@ Note [Choice]
     leaves it to the inner one, and where none says anything means the following.
 
     With backend "auto" a mixer takes its fused path where it applies: to θ in float32, bfloat16 or
-    float16, of enough tokens that compiled code pays, with Numba for a CPU and Triton for a GPU.
-    float64 goes through PyTorch, since the fused path rounds to float32 what it stores, and so do
-    mixers of one's own, forward-mode derivatives and the transforms of `torch.func`. On a CPU,
-    tokens for which elimination without pivoting would lose digits go through PyTorch as well; on a
-    GPU they are NaN (|θ| above 1e4, logits of Sinkhorn more than 600 apart), since to look for them
-    would stop it: with backend "reference" there are no such limits.
+    float16, with Numba for a CPU and Triton for a GPU. float64 goes through PyTorch, since the
+    fused path rounds to float32 what it stores, and so do mixers of one's own, forward-mode
+    derivatives and the transforms of `torch.func`.
+
+    What it gives does not depend on the number of tokens. On a CPU a few go through PyTorch, where
+    a call of an operator does not pay, and so do single tokens for which elimination without
+    pivoting would lose digits. On a GPU such tokens are NaN (|θ| above 1e5, logits of Sinkhorn more
+    than 600 apart), since to look for them would stop it, and so a few tokens take the same way as
+    many. With backend "reference" there are no such limits.
 """
 
 import importlib
@@ -31,7 +34,7 @@ __all__ = ["backend_report"]
 
 Backend = Literal["auto", "reference", "fused"]
 BACKENDS = ("auto", "reference", "fused")
-FEWEST_TOKENS = 256  # below, PyTorch's own functions are as fast as a call of an operator
+FEWEST_TOKENS = 256  # on a CPU; below, PyTorch's functions are as fast as a call of an operator
 LARGEST_ORDER = 32  # of a matrix: n = ds of an orthogonal one
 MOST_PERMUTED = 7  # streams, for a sum over all their permutations
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
@@ -146,7 +149,7 @@ def choose(
         why = f"{permuted}! permutations are more than {MOST_PERMUTED}!"
     elif transformed:
         why = "forward-mode derivatives and torch.func go through PyTorch"
-    elif backend == "auto" and tokens < FEWEST_TOKENS:
+    elif backend == "auto" and device == "cpu" and tokens < FEWEST_TOKENS:
         why = f"{tokens} tokens are fewer than {FEWEST_TOKENS}"
     else:
         there, why = compiler(device)
@@ -193,8 +196,8 @@ def backend_report() -> str:
             f"always through PyTorch: float64, matrices of an order ds over {LARGEST_ORDER}, more "
             f"than {MOST_PERMUTED}! permutations, hc, identity and mixers of one's own, "
             "torch.func and forward-mode derivatives",
-            f"with backend 'auto' also: fewer than {FEWEST_TOKENS} tokens",
+            f"with backend 'auto' on a CPU also: fewer than {FEWEST_TOKENS} tokens",
             "on a CPU |θ| over 1e3, and logits of mhc and mhc-lite over 600 apart, go through "
-            "PyTorch too, slowly; on a GPU |θ| over 1e4 and logits of mhc over 600 apart give NaN",
+            "PyTorch too, slowly; on a GPU |θ| over 1e5 and logits of mhc over 600 apart give NaN",
         ]
     )

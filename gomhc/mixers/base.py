@@ -89,7 +89,7 @@ class Mixer(nn.Module, ABC):
             H_res of shape (..., d, d) in float32, or float64 for a float64 θ, whatever autocast
             says. It acts on streams X (..., d, C) as `einsum('...ij,...jc->...ic', H_res, X)`.
             Where θ holds a NaN or an infinity, that element's matrix is NaN; on a GPU with compiled
-            code also where an angle is beyond ±1e4 or logits of Sinkhorn are more than 600 apart.
+            code also where an angle is beyond ±1e5 or logits of Sinkhorn are more than 600 apart.
 
         Raises:
             TypeError: if θ is not a tensor of a real floating dtype.

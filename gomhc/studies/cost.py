@@ -97,6 +97,7 @@ FREE = {
     aten.ones_like,
     aten.permute,
     aten.scalar_tensor,
+    aten.slice,
     aten.split,
     aten.split_with_sizes,
     aten.squeeze,
