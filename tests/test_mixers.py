@@ -296,6 +296,14 @@ def test_wrong_mass(small_mixer, mass):
         small_mixer.initial_theta(off_diagonal_mass=mass)
 
 
+def test_a_seed_is_no_generator(mixer, unchecked):
+    """Also where a start is not random, so that a seed does nothing."""
+    with pytest.raises(TypeError, match=r"torch\.Generator\(\)\.manual_seed.*got generator=3"):
+        mixer.initial_theta(3)
+    with pytest.raises(TypeError, match="off_diagonal_mass as a number, got 'small'"):
+        mixer.initial_theta(off_diagonal_mass="small")
+
+
 def test_an_empty_product(unchecked):
     with pytest.raises(ValueError, match="at least one factor"):
         gomhc.Kronecker([])

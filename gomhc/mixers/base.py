@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from gomhc.fused import Backend, choose, fused, transformed
 from gomhc.fused.stages import Stage
-from gomhc.maps import check_floating, full_precision, marginal_error
+from gomhc.maps import check_floating, check_generator, full_precision, marginal_error
 
 
 class Mixer(nn.Module, ABC):
@@ -157,8 +157,9 @@ def check_mixer(mixer: object) -> None:
         raise TypeError(f"expected a mixer, such as make_mixer('go-mhc', 4) makes; got {kind}")
 
 
-def check_mass(off_diagonal_mass: float) -> None:
-    """Raise ValueError unless the mass lies strictly between 0 and 1."""
+def check_start(generator: torch.Generator | None, off_diagonal_mass: float) -> None:
+    """Check what `Mixer.initial_theta` is given, also where it has no part: see there."""
+    check_generator(generator)
     if not hasattr(off_diagonal_mass, "__float__"):
         raise TypeError(f"expected off_diagonal_mass as a number, got {off_diagonal_mass!r}")
     if not 0 < off_diagonal_mass < 1:
@@ -167,7 +168,6 @@ def check_mass(off_diagonal_mass: float) -> None:
 
 def near_identity(d: int, off_diagonal_mass: float) -> Float[Tensor, "d d"]:
     """Doubly stochastic matrix with the mass spread evenly off the diagonal (none for d = 1)."""
-    check_mass(off_diagonal_mass)
     if d == 1:
         return torch.ones(1, 1)
     share = off_diagonal_mass / (d - 1)
