@@ -21,6 +21,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gomhc.maps import full_precision
 from gomhc.mixers.base import Mixer, check_mixer, check_positive
 
 __all__ = ["HyperConnection", "expand_streams", "reduce_streams"]
@@ -166,7 +167,7 @@ class HyperConnection(nn.Module):
             raise ValueError(f"expected streams (..., {d}, {self.dim}), got {tuple(X.shape)}")
         x = X.flatten(-2) if self.inputs == "all" else X.mean(-2)
         dynamic = F.linear(F.rms_norm(x, x.shape[-1:]), self.weight)
-        with torch.autocast(X.device.type, enabled=False):
+        with full_precision(X):
             wide = torch.promote_types(dynamic.dtype, torch.float32)
             parts = dynamic.to(wide).split([g, d, d], -1)
             static = self.bias.to(wide).split([g, d, d])
@@ -194,7 +195,7 @@ class HyperConnection(nn.Module):
                 shape (..., C) that it was given.
         """
         H_res, H_pre, H_post = self.matrices(X)
-        with torch.autocast(X.device.type, enabled=False):
+        with full_precision(X):
             wide = X.to(H_res.dtype)
             read = (H_pre[..., None, :] @ wide).squeeze(-2).to(X.dtype)
         written = self.branch(read, *arguments, **options)
@@ -204,7 +205,7 @@ class HyperConnection(nn.Module):
                 f"expected the branch to return one tensor of shape {tuple(read.shape)}, "
                 f"got {found}"
             )
-        with torch.autocast(X.device.type, enabled=False):
+        with full_precision(X):
             mixed = H_res @ wide + H_post[..., None] * written[..., None, :].to(wide.dtype)
             return mixed.to(X.dtype)
 

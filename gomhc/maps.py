@@ -24,6 +24,8 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
 
 import numpy as np
 import torch
@@ -42,6 +44,12 @@ __all__ = [
 ]
 
 NEWTON_SCHULZ_STEPS = 3
+
+
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Autocast off where x is; the device "meta" has none."""
+    where = x.device.type
+    return nullcontext() if where == "meta" else torch.autocast(where, enabled=False)
 
 
 def check_floating(name: str, value: object) -> None:
@@ -109,7 +117,7 @@ class _Cayley(torch.autograd.Function):
     @staticmethod
     def change(Q: Tensor, dA: Tensor) -> Tensor:
         """The change dQ that belongs to dA."""
-        with torch.autocast(Q.device.type, enabled=False):
+        with full_precision(Q):
             one_plus_q = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device) + Q
             return -0.5 * one_plus_q @ dA @ one_plus_q
 

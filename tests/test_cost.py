@@ -143,9 +143,9 @@ def test_every_sweep_is_strict_json(monkeypatch):
         step(made, *arguments)
         now += made.d * (1 + made.num_parameters)
 
-    now, step = 0.0, cost._step
-    monkeypatch.setattr(cost, "_step", timed)
-    monkeypatch.setattr(cost, "time", SimpleNamespace(process_time=lambda: now))
+    now, step = 0.0, sweeps.step
+    monkeypatch.setattr(sweeps, "step", timed)
+    monkeypatch.setattr(sweeps, "time", SimpleNamespace(process_time=lambda: now))
     sweep = {"labels": ["identity", "kromhc", "go-mhc s=1"], "sizes": [2, 3, 4], "start": 2}
     blocks = {"block_sizes": [1, 2, 4], "block_d": 2, "block_start": 1}
     for run, options in [

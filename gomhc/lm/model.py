@@ -29,7 +29,7 @@ from gomhc.hyper_connections import (
     reduce_streams,
 )
 from gomhc.mixers import MIXERS, Mixer, make_mixer
-from gomhc.mixers.base import check_mass
+from gomhc.mixers.base import check_start
 
 __all__ = ["GPT", "PRESETS", "GPTConfig", "evaluating", "preset"]
 
@@ -114,7 +114,7 @@ class GPTConfig:
         if self.mixer != RESIDUAL and self.mixer not in MIXERS:
             names = ", ".join([RESIDUAL, *MIXERS])
             raise ValueError(f"expected a mixer out of {names}; got {self.mixer!r}")
-        check_mass(self.off_diagonal_mass)
+        check_start(None, self.off_diagonal_mass)
         changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
         idle = [name for name in STREAMS if name in changed] if self.mixer == RESIDUAL else []
         if idle:
