@@ -20,7 +20,7 @@ CLAIMS = "gomhc.claims.*"
 FIGURES = "gomhc.figures.*"
 LAYERS = [
     {"gomhc.maps"},
-    {"gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.caching"},
+    {"gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.caching", "gomhc.fused.threads"},
     {"gomhc.fused.cpu", "gomhc.fused.gpu"},
     {"gomhc.fused.ops"},
     {"gomhc.fused"},

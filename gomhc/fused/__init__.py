@@ -35,6 +35,7 @@ BACKENDS = ("auto", "reference", "fused")
 FEWEST_TOKENS = 256  # below, PyTorch's own functions are as fast as a call of an operator
 LARGEST_ORDER = 32  # of a matrix: n = ds of an orthogonal one
 MOST_PERMUTATIONS = 5040  # 7!
+THREADS = "gomhc.fused.threads"  # imports numba
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -137,7 +138,7 @@ def choose(
     elif _transformed():
         why = "forward-mode derivatives and torch.func go through PyTorch"
     elif backend == "auto" and tokens < FEWEST_TOKENS:
-        why = f"{tokens} tokens are fewer than {FEWEST_TOKENS}"
+        why = f"fewer than {FEWEST_TOKENS} tokens"  # torch.compile would make a graph for a number
     else:
         there, why = compiler(device)
         if there:
@@ -177,6 +178,8 @@ def backend_report() -> str:
     for device in devices:
         choice = choose("auto", [Stage(CAYLEY, 4, 2)], FEWEST_TOKENS, torch.float32, device)
         lines.append(f"{device}: {choice.path} ({choice.reason})")
+        if (device, choice.path) == ("cpu", "fused"):
+            lines.append(f"threads of compiled code: {importlib.import_module(THREADS).report()}")
     return "\n".join(
         [
             *lines,
