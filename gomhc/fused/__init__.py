@@ -137,8 +137,8 @@ def choose(
         why = f"{permutations} permutations are more than {MOST_PERMUTATIONS}"
     elif _transformed():
         why = "forward-mode derivatives and torch.func go through PyTorch"
-    elif backend == "auto" and tokens < FEWEST_TOKENS:
-        why = f"fewer than {FEWEST_TOKENS} tokens"  # torch.compile would make a graph for a number
+    elif backend == "auto" and not torch.compiler.is_compiling() and tokens < FEWEST_TOKENS:
+        why = f"{tokens} tokens are fewer than {FEWEST_TOKENS}"
     else:
         there, why = compiler(device)
         if there:
@@ -186,7 +186,7 @@ def backend_report() -> str:
             f"always through PyTorch: float64, matrices of an order ds over {LARGEST_ORDER}, more "
             f"than {MOST_PERMUTATIONS} permutations, hc, identity and mixers of one's own, "
             "torch.func and forward-mode derivatives",
-            f"with backend 'auto' also: fewer than {FEWEST_TOKENS} tokens",
+            f"with backend 'auto' also: fewer than {FEWEST_TOKENS} tokens, but for torch.compile",
             "on a CPU |θ| over 1e3, and logits of mhc and mhc-lite over 600 apart, go through "
             "PyTorch too, slowly; on a GPU |θ| over 1e4 and logits of mhc over 600 apart give NaN",
         ]

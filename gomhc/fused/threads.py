@@ -37,7 +37,8 @@ class _Process:
     forked = False
 
 
-os.register_at_fork(after_in_child=lambda: setattr(_Process, "forked", True))
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=lambda: setattr(_Process, "forked", True))
 
 
 @functools.cache
