@@ -14,11 +14,13 @@ from torch import Tensor
 from gomhc.maps import (
     block_frobenius,
     check_floating,
+    check_generator,
     check_one_square,
     check_square,
     marginal_error,
 )
 from gomhc.mixers import Mixer
+from gomhc.mixers.base import check_mixer
 
 __all__ = [
     "Decomposition",
@@ -138,8 +140,7 @@ def sample_uniform(
         raise TypeError(f"expected d, count, steps as integers; got {d=}, {count=}, {steps=}")
     if d < 1 or count < 0 or (steps or 0) < 0:
         raise ValueError(f"expected d >= 1, count, steps >= 0; got {d=}, {count=}, {steps=}")
-    if not isinstance(generator, torch.Generator | None):
-        raise TypeError(f"expected torch.Generator().manual_seed(…) or None, got {generator=}")
+    check_generator(generator)
     steps = 40 * (d - 1) ** 3 if steps is None else steps
     B = torch.full((count, d, d), 1 / d, dtype=torch.float64)
     if d == 1:
@@ -179,8 +180,7 @@ def sample_haar(
     """
     if not all(hasattr(number, "__index__") for number in (d, s, count)):
         raise TypeError(f"expected d, s, count as integers; got {d=}, {s=}, {count=}")
-    if not isinstance(generator, torch.Generator | None):
-        raise TypeError(f"expected torch.Generator().manual_seed(…) or None, got {generator=}")
+    check_generator(generator)
     if d < 1 or s < 1 or count < 0:
         raise ValueError(f"expected d, s >= 1 and count >= 0; got {d=}, {s=}, {count=}")
     gaussian = torch.randn(count, d * s, d * s, generator=generator, dtype=torch.float64)
@@ -322,8 +322,7 @@ def nearest_in_family(
 
     Source: Levenberg 1944, Marquardt 1963; damping: Nielsen, IMM-REP-1999-05.
     """
-    if not isinstance(mixer, Mixer):
-        raise TypeError(f"expected a mixer, made by make_mixer, got {type(mixer).__name__}")
+    check_mixer(mixer)
     if not isinstance(targets, Tensor):
         raise TypeError(f"expected targets as a tensor, got {type(targets).__name__}")
     d, g = mixer.d, mixer.num_parameters
@@ -338,8 +337,7 @@ def nearest_in_family(
             "expected starts >= 1, iterations >= 0, tolerance >= 0; "
             f"got {starts=}, {iterations=}, {tolerance=}"
         )
-    if not isinstance(generator, torch.Generator | None):
-        raise TypeError(f"expected torch.Generator().manual_seed(…) or None, got {generator=}")
+    check_generator(generator)
     batch = targets.shape[:-2]
     T = targets.detach().double().reshape(-1, 1, d * d).expand(-1, starts, -1).reshape(-1, d * d)
     # Starts of all sizes: a large θ may lie in a part of the family from which the way to the

@@ -24,6 +24,7 @@ import functools
 import itertools
 import math
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -45,11 +46,23 @@ __all__ = [
 NEWTON_SCHULZ_STEPS = 3
 
 
+def full_precision(x: Tensor) -> AbstractContextManager[Any]:
+    """Autocast off where x is; the device "meta" has none."""
+    where = x.device.type
+    return nullcontext() if where == "meta" else torch.autocast(where, enabled=False)
+
+
 def check_floating(name: str, value: object) -> None:
     """Raise TypeError unless the value is a tensor of a real floating dtype."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
         found = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise TypeError(f"expected {name} as a tensor of a real floating dtype, got {found}")
+
+
+def check_generator(generator: object) -> None:
+    """Raise TypeError unless it is a source of randomness or None; a seed is neither."""
+    if not isinstance(generator, torch.Generator | None):
+        raise TypeError(f"expected torch.Generator().manual_seed(…) or None, got {generator=}")
 
 
 def check_square(M: Tensor) -> None:
@@ -110,7 +123,7 @@ class _Cayley(torch.autograd.Function):
     @staticmethod
     def change(Q: Tensor, dA: Tensor) -> Tensor:
         """The change dQ that belongs to dA."""
-        with torch.autocast(Q.device.type, enabled=False):
+        with full_precision(Q):
             one_plus_q = torch.eye(Q.shape[-1], dtype=Q.dtype, device=Q.device) + Q
             return -0.5 * one_plus_q @ dA @ one_plus_q
 

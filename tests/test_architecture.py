@@ -20,9 +20,14 @@ CLAIMS = "gomhc.claims.*"
 FIGURES = "gomhc.figures.*"
 LAYERS = [
     {"gomhc.maps"},
-    {"gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.caching", "gomhc.fused.threads"},
+    {
+        *("gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.entries"),
+        *("gomhc.fused.caching", "gomhc.fused.threads"),
+    },
     {"gomhc.fused.cpu", "gomhc.fused.gpu"},
+    {"gomhc.fused.streams"},
     {"gomhc.fused.ops"},
+    {"gomhc.fused.layer"},
     {"gomhc.fused"},
     {"gomhc.mixers.base"},
     {FAMILIES},

@@ -11,6 +11,7 @@ import torch
 from test_fused import CASES, draw, error, exactly, flat
 
 from gomhc import make_mixer
+from gomhc.fused import FEWEST_TOKENS, choose
 from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
 
 pytest.importorskip("triton")  # which conftest has put into its interpreter
@@ -42,11 +43,44 @@ def test_kernels_give_what_float64_gives(name, scale, dtype):
         assert error(slopes, gradient) < rounding
 
 
+@pytest.mark.parametrize(("scale", "rounding"), [(2e4, 2e-6), (1e5, 1e-5)])
+@pytest.mark.parametrize("name", ["go-mhc d=4 s=2", "go-mhc d=5 s=3", "kron-go d=6"])
+def test_large_angles(name, scale, rounding):
+    stages = CASES[name]
+    theta, slope = draw(stages, tokens=9, scale=scale)
+    matrices, gradient = exactly(theta, slope, stages)
+    assert error(gpu.mix(theta.to(DEVICE), stages).cpu(), matrices) < 2e-6
+    slopes = gpu.mix_backward(slope.to(DEVICE), theta.to(DEVICE), stages).cpu()
+    assert error(slopes, gradient) < rounding
+
+
+@pytest.mark.parametrize("name", ["go-mhc d=4 s=2", "mhc d=4", "mhc-lite d=4", "kron-go d=6"])
+def test_a_token_is_the_same_whatever_stands_beside(name):
+    stages = CASES[name]
+    theta, slope = draw(stages, tokens=20)
+    theta[4] *= 3e4 if "go" in name else 1
+    whole, slopes = (
+        gpu.mix(theta.to(DEVICE), stages),
+        gpu.mix_backward(slope.to(DEVICE), theta.to(DEVICE), stages),
+    )
+    for k in (3, 4, 19):
+        own = theta[k : k + 1].to(DEVICE), slope[k : k + 1].to(DEVICE)
+        assert torch.equal(gpu.mix(own[0], stages)[0], whole[k])
+        assert torch.equal(gpu.mix_backward(own[1], own[0], stages)[0], slopes[k])
+
+
+@pytest.mark.parametrize("tokens", [1, FEWEST_TOKENS - 1, FEWEST_TOKENS])
+def test_a_gpu_has_one_way_for_any_number_of_tokens(tokens):
+    choice = choose("auto", [Stage(CAYLEY, 4, 2)], tokens, torch.float32, "cuda")
+    assert choice == ("fused", "triton")
+
+
 @pytest.mark.parametrize(
     ("stage", "bad"),
     [
         (Stage(CAYLEY, 3, 2), NAN),
-        (Stage(CAYLEY, 3, 2), 2e4),
+        (Stage(CAYLEY, 3, 2), 2e5),
+        (Stage(CAYLEY, 3, 2), float("inf")),
         (Stage(SINKHORN, 3, 5), NAN),
         (Stage(SINKHORN, 3, 5), 700.0),
         (Stage(PERMUTATIONS, 3), NAN),
@@ -94,7 +128,7 @@ NAMES = {
 done = set()
 
 def build(kernel, tokens, numbers, *arguments, **sizes):
-    sizes["T"] = max(1, min(gpu.NUMBERS // numbers, triton.next_power_of_2(tokens)))
+    sizes["T"] = max(1, gpu.NUMBERS // numbers)
     kinds = [NAMES[a.dtype] if isinstance(a, torch.Tensor) else "i32" for a in arguments]
     signature = dict(zip(kernel.arg_names, kinds)) | dict.fromkeys(sizes, "constexpr")
     source = ASTSource(kernel, signature, constexprs=sizes)
@@ -134,6 +168,7 @@ def test_mixers_on_a_gpu_take_them_without_a_graph_break(name):
     theta = torch.randn(4096, mixer.num_parameters, device="cuda", requires_grad=True)
     slope = torch.randn(4096, 4, 4, device="cuda")
     torch.testing.assert_close(mixer(theta), other(theta), rtol=1e-5, atol=1e-6)
+    assert torch.equal(mixer(theta[:3]), mixer(theta)[:3])
     compiled = torch.compile(mixer, fullgraph=True)
     (found,) = torch.autograd.grad(compiled(theta), theta, slope)
     (expected,) = torch.autograd.grad(other(theta), theta, slope)

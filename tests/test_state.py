@@ -75,6 +75,17 @@ def test_a_model_is_its_weights(name, how, nan_memory, generator):
     assert other.generate([1, 2], 3) == model.generate([1, 2], 3)
 
 
+@pytest.mark.parametrize("name", MIXERS)
+def test_shapes_are_known_without_numbers(name):
+    """As where the memory and the arithmetic of a model are counted before it is made."""
+    with torch.device("meta"):
+        model = GPT(preset("nano", mixer=name))
+        logits, loss = model(torch.zeros(2, 64, dtype=int), torch.zeros(2, 64, dtype=int))
+    assert logits.shape == (2, 64, 460) and logits.is_meta
+    loss.backward()
+    assert all(weight.grad.shape == weight.shape for weight in model.parameters())
+
+
 def test_moving_leaves_the_permutations_whole():
     mixer = make_mixer("mhc-lite", 4)
     ones = mixer.permutations.sum()

@@ -6,12 +6,15 @@ Note [Choice]
     leaves it to the inner one, and where none says anything means the following.
 
     With backend "auto" a mixer takes its fused path where it applies: to θ in float32, bfloat16 or
-    float16, of enough tokens that compiled code pays, with Numba for a CPU and Triton for a GPU.
-    float64 goes through PyTorch, since the fused path rounds to float32 what it stores, and so do
-    mixers of one's own, forward-mode derivatives and the transforms of `torch.func`. On a CPU,
-    tokens for which elimination without pivoting would lose digits go through PyTorch as well; on a
-    GPU they are NaN (|θ| above 1e4, logits of Sinkhorn more than 600 apart), since to look for them
-    would stop it: with backend "reference" there are no such limits.
+    float16, with Numba for a CPU and Triton for a GPU. float64 goes through PyTorch, since the
+    fused path rounds to float32 what it stores, and so do mixers of one's own, forward-mode
+    derivatives and the transforms of `torch.func`.
+
+    What it gives does not depend on the number of tokens. On a CPU a few go through PyTorch, where
+    a call of an operator does not pay, and so do single tokens for which elimination without
+    pivoting would lose digits. On a GPU such tokens are NaN (|θ| above 1e5, logits of Sinkhorn more
+    than 600 apart), since to look for them would stop it, and so a few tokens take the same way as
+    many. With backend "reference" there are no such limits.
 """
 
 import importlib
@@ -23,7 +26,6 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch._C._functorch import peek_interpreter_stack
 from torch.autograd import forward_ad
 
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, Stage
@@ -32,9 +34,9 @@ __all__ = ["backend_report"]
 
 Backend = Literal["auto", "reference", "fused"]
 BACKENDS = ("auto", "reference", "fused")
-FEWEST_TOKENS = 256  # below, PyTorch's own functions are as fast as a call of an operator
+FEWEST_TOKENS = 256  # on a CPU; below, PyTorch's functions are as fast as a call of an operator
 LARGEST_ORDER = 32  # of a matrix: n = ds of an orthogonal one
-MOST_PERMUTATIONS = 5040  # 7!
+MOST_PERMUTED = 7  # streams, for a sum over all their permutations
 THREADS = "gomhc.fused.threads"  # imports numba
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -81,11 +83,25 @@ def compiler(device: str) -> tuple[bool, str]:
     return there, name
 
 
-def _transformed() -> bool:
-    """Whether derivatives are asked for in a way that the operators do not have."""
+def transformed(theta: Tensor) -> bool:
+    """Whether derivatives by θ are asked for in a way that the operators do not have.
+
+    Forward mode gives θ a tangent, and within `torch.func` it has no memory of its own.
+    """
     if torch.compiler.is_compiling():
         return False
-    return forward_ad._current_level >= 0 or peek_interpreter_stack() is not None
+    if forward_ad.unpack_dual(theta).tangent is not None:
+        return True
+    try:
+        theta.data_ptr()
+    except RuntimeError:
+        return True
+    return False
+
+
+def _few(tokens: int) -> bool:
+    """Whether compiled code does not pay; a graph of `torch.compile` is for any number."""
+    return not torch.compiler.is_compiling() and tokens < FEWEST_TOKENS
 
 
 def check_backend(backend: str) -> None:
@@ -100,8 +116,10 @@ def choose(
     tokens: int,
     dtype: torch.dtype,
     device: str,
+    transformed: bool = False,
+    layer: bool = False,
 ) -> Choice:
-    """The path that a mixer takes.
+    """The path that a mixer takes, or a layer with that mixer.
 
     Args:
         backend: what was asked for.
@@ -109,6 +127,9 @@ def choose(
         tokens: number of matrices.
         dtype: of θ.
         device: its type, "cpu" or "cuda".
+        transformed: see the function of this name.
+        layer: whether it is for the passes of a layer; they are compiled for no stages too, which
+            say that streams stay apart, but for no GPU yet.
 
     Returns:
         The choice.
@@ -120,24 +141,26 @@ def choose(
     check_backend(backend)
     if backend == "reference":
         return Choice("reference", "as asked for")
-    order, permutations = 0, 0
+    order = permuted = 0
     for stage in stages or ():
         order = max(order, stage.size * (stage.option if stage.kind == CAYLEY else 1))
         if stage.kind == PERMUTATIONS:
-            permutations = max(permutations, stage.num_parameters)
+            permuted = max(permuted, stage.size)
     if stages is None:
         why = "the mixer has no compiled form"
-    elif all(stage.kind == FREE for stage in stages):
+    elif not layer and all(stage.kind == FREE for stage in stages):
         why = "there is nothing to compute"
     elif dtype not in NARROW:
         why = f"{dtype} is wider than what the kernels store"
     elif order > LARGEST_ORDER:
         why = f"a matrix of order {order} is larger than {LARGEST_ORDER}"
-    elif permutations > MOST_PERMUTATIONS:
-        why = f"{permutations} permutations are more than {MOST_PERMUTATIONS}"
-    elif _transformed():
+    elif permuted > MOST_PERMUTED:
+        why = f"{permuted}! permutations are more than {MOST_PERMUTED}!"
+    elif layer and device != "cpu":
+        why = f"the layer has no kernels for {device}"
+    elif transformed:
         why = "forward-mode derivatives and torch.func go through PyTorch"
-    elif backend == "auto" and not torch.compiler.is_compiling() and tokens < FEWEST_TOKENS:
+    elif (backend, device) == ("auto", "cpu") and _few(tokens):
         why = f"{tokens} tokens are fewer than {FEWEST_TOKENS}"
     else:
         there, why = compiler(device)
@@ -178,16 +201,20 @@ def backend_report() -> str:
     for device in devices:
         choice = choose("auto", [Stage(CAYLEY, 4, 2)], FEWEST_TOKENS, torch.float32, device)
         lines.append(f"{device}: {choice.path} ({choice.reason})")
+        layer = choose("auto", [], FEWEST_TOKENS, torch.float32, device, layer=True)
+        lines.append(f"HyperConnection on {device}: {layer.path} ({layer.reason})")
         if (device, choice.path) == ("cpu", "fused"):
             lines.append(f"threads of compiled code: {importlib.import_module(THREADS).report()}")
     return "\n".join(
         [
             *lines,
             f"always through PyTorch: float64, matrices of an order ds over {LARGEST_ORDER}, more "
-            f"than {MOST_PERMUTATIONS} permutations, hc, identity and mixers of one's own, "
+            f"than {MOST_PERMUTED}! permutations, hc, identity and mixers of one's own, "
             "torch.func and forward-mode derivatives",
-            f"with backend 'auto' also: fewer than {FEWEST_TOKENS} tokens, but for torch.compile",
+            "HyperConnection has passes of its own with hc and identity too",
+            f"with backend 'auto' on a CPU also: fewer than {FEWEST_TOKENS} tokens, but for "
+            "torch.compile",
             "on a CPU |θ| over 1e3, and logits of mhc and mhc-lite over 600 apart, go through "
-            "PyTorch too, slowly; on a GPU |θ| over 1e4 and logits of mhc over 600 apart give NaN",
+            "PyTorch too, slowly; on a GPU |θ| over 1e5 and logits of mhc over 600 apart give NaN",
         ]
     )

@@ -1,7 +1,7 @@
 """Entries of streams as float32, whatever they are stored as, for code that runs along rows.
 
-NumPy has no bfloat16, so such an array comes as its bits in uint16, and float16 as its bits in int16:
-see `bits`. Indices are taken as they are: no negative ones, no bounds.
+NumPy has no bfloat16: so such an array comes as its bits in uint16, and one of float16 as its bits
+in int16, see `bits`. Indices are taken as they are: no negative ones, no bounds.
 """
 
 import numpy as np
@@ -53,9 +53,7 @@ def put(typingctx, array, index, value):
             half = builder.add(last, ir.Constant(_INT, 0x7FFF))
             near = builder.lshr(builder.add(whole, half), ir.Constant(_INT, 16))
             nan = builder.fcmp_unordered("uno", value, value)
-            value = builder.trunc(
-                builder.select(nan, ir.Constant(_INT, 0x7FC0), near), _SHORT
-            )
+            value = builder.trunc(builder.select(nan, ir.Constant(_INT, 0x7FC0), near), _SHORT)
         elif array.dtype == types.int16:
             value = builder.bitcast(builder.fptrunc(value, ir.HalfType()), _SHORT)
         builder.store(value, place)

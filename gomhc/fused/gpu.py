@@ -8,9 +8,15 @@ Note [Padding]
 
 Note [Precision on a GPU]
     What comes in and goes out is float32 or narrower, and everything in between float64, as on a
-    CPU. (bfloat16 becomes float64 by way of float32, which Triton's interpreter needs.) A token
-    with |θ| above `LARGEST_ANGLE`, logits further apart than `LARGEST_SPREAD`, or θ not finite
-    gives NaN: to look for such tokens and take another path would stop the GPU.
+    CPU. (bfloat16 becomes float64 by way of float32, which Triton's interpreter needs.) Elimination
+    without pivoting loses digits as |θ| grows: at 1e5 the matrices still have those of float32,
+    and gradients five. A token with |θ| above `LARGEST_ANGLE`, logits further apart than
+    `LARGEST_SPREAD`, or θ not finite gives NaN: to look for such tokens and take another path would
+    stop the GPU.
+
+Note [Any number of tokens]
+    What a token gives does not depend on how many there are, to the last bit: a program takes as
+    many of them whether they are there or not.
 """
 
 import functools
@@ -25,7 +31,7 @@ from torch import Tensor
 from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
 from gomhc.maps import permutations
 
-LARGEST_ANGLE = tl.constexpr(1e4)
+LARGEST_ANGLE = tl.constexpr(1e5)
 LARGEST_SPREAD = tl.constexpr(600.0)
 NUMBERS = 1024  # of the matrices of one program, for its four warps
 
@@ -390,7 +396,7 @@ def _kronecker_backward(
 
 def _launch(kernel: Any, tokens: int, numbers: int, *arguments: Any, **sizes: int) -> None:
     """Run a kernel, with `numbers` a token in its largest tensor."""
-    T = max(1, min(NUMBERS // numbers, triton.next_power_of_2(max(1, tokens))))
+    T = max(1, NUMBERS // numbers)
     if tokens:
         kernel[(triton.cdiv(tokens, T),)](*arguments, **sizes, T=T)
 

@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from gomhc.fused.ops import stages_of
 from gomhc.fused.stages import FREE, Stage, reference, tables
+from gomhc.maps import full_precision
 
 SHARE = 2**15  # numbers of streams that are worth a thread
 
@@ -32,7 +33,7 @@ def matrices(
     sizes = [len(bias) - 2 * d, d, d]
     x = X.flatten(-2) if weight.shape[1] == d * X.shape[-1] else X.mean(-2)
     dynamic = F.linear(F.rms_norm(x, x.shape[-1:]), weight)
-    with torch.autocast(X.device.type, enabled=False):
+    with full_precision(X):
         wide = torch.promote_types(dynamic.dtype, torch.float32)
         parts, static = dynamic.to(wide).split(sizes, -1), bias.to(wide).split(sizes)
         theta, pre, post = (
@@ -53,13 +54,13 @@ def _read_reference(
 
     with torch.autocast(X.device.type, dtype=narrow, enabled=narrow != X.dtype):
         H_res, H_pre, H_post = matrices(X, weight, bias, alpha, mix)
-    with torch.autocast(X.device.type, enabled=False):
+    with full_precision(X):
         wide = X.to(H_res.dtype)
         read = (H_pre[:, None] @ wide).squeeze(1)
         return read.to(X.dtype), (H_res @ wide).to(X.dtype), H_post
 
 
-def _write_reference(mixed: Tensor, answer: Tensor, post: Tensor) -> Tensor:
+def write_reference(mixed: Tensor, answer: Tensor, post: Tensor) -> Tensor:
     wide = mixed.to(post.dtype) + post[..., None] * answer[:, None].to(post.dtype)
     return wide.to(mixed.dtype)
 
@@ -118,7 +119,13 @@ def _wide(x: Tensor) -> np.ndarray:
     return x.detach().double().numpy()
 
 
-@torch.library.custom_op("gomhc::read_streams", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "gomhc::read_streams",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor X, Tensor weight, Tensor bias, Tensor alpha, ScalarType narrow, int[] "
+    "stages) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
 def read_streams(
     X: Tensor,
     weight: Tensor,
@@ -167,7 +174,14 @@ def read_streams(
     return read, mixed, post, products, scales
 
 
-@torch.library.custom_op("gomhc::read_streams_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "gomhc::read_streams_backward",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor by_read, Tensor by_mixed, Tensor by_post, Tensor X, Tensor weight, "
+    "Tensor bias, Tensor alpha, Tensor products, Tensor scales, ScalarType narrow, "
+    "int[] stages) -> (Tensor, Tensor, Tensor, Tensor)",
+)
 def read_streams_backward(
     by_read: Tensor,
     by_mixed: Tensor,
@@ -193,7 +207,7 @@ def read_streams_backward(
     slopes = [x.detach().contiguous() for x in (by_read, by_mixed, by_post)]
     by_X = torch.empty_like(X)
     if not tokens:
-        return by_X, *(torch.zeros_like(x) for x in tensors[1:])
+        return by_X, torch.zeros_like(W), torch.zeros_like(bias), torch.zeros_like(alpha)
     by_products, by_inner = X.new_empty(tokens, size, dtype=torch.float32), torch.empty_like(scales)
     sums = np.zeros((-(-tokens // streams.CHUNK), 2, size))
     hard, shares = np.zeros(tokens, bool), _shares(X)
@@ -227,7 +241,12 @@ def read_streams_backward(
     return by_X, by_weight, by_bias, by_alpha
 
 
-@torch.library.custom_op("gomhc::write_streams", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "gomhc::write_streams",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor mixed, Tensor answer, Tensor post) -> Tensor",
+)
 def write_streams(mixed: Tensor, answer: Tensor, post: Tensor) -> Tensor:
     """Y + H_postᵀ F of (tokens, d, C), (tokens, C) and (tokens, d)."""
     from gomhc.fused import streams
@@ -241,7 +260,12 @@ def write_streams(mixed: Tensor, answer: Tensor, post: Tensor) -> Tensor:
     return out
 
 
-@torch.library.custom_op("gomhc::write_streams_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "gomhc::write_streams_backward",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor slope, Tensor answer, Tensor post) -> (Tensor, Tensor)",
+)
 def write_streams_backward(slope: Tensor, answer: Tensor, post: Tensor) -> tuple[Tensor, Tensor]:
     """Derivatives by F and H_post; that by Y is the slope."""
     from gomhc.fused import streams
@@ -290,7 +314,8 @@ def _(
     alpha: Tensor,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return X.new_empty(X.shape), *(torch.empty_like(x) for x in (weight, bias, alpha))
+    first = X.new_empty(X.shape)
+    return first, torch.empty_like(weight), torch.empty_like(bias), torch.empty_like(alpha)
 
 
 @write_streams.register_fake
@@ -336,7 +361,7 @@ def _keep_written(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _write_back(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     answer, post = ctx.saved_tensors
     if torch.is_grad_enabled():
-        call = lambda answer, post: _write_reference(torch.zeros_like(slope), answer, post)  # noqa: E731
+        call = lambda answer, post: write_reference(torch.zeros_like(slope), answer, post)  # noqa: E731
         by_answer, by_post = _gradients(call, (answer, post), (slope,))
     else:
         by_answer, by_post = write_streams_backward(slope, answer, post)

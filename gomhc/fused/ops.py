@@ -50,7 +50,12 @@ def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> T
     return torch.from_numpy(np.flatnonzero(arrays[-1]))
 
 
-@torch.library.custom_op("gomhc::mix", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "gomhc::mix",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor theta, int[] stages) -> Tensor",
+)
 def mix(theta: Tensor, stages: Sequence[int]) -> Tensor:
     """(tokens, g) generators to (tokens, d, d) matrices."""
     d = order_of(stages_of(stages))
@@ -62,7 +67,12 @@ def mix(theta: Tensor, stages: Sequence[int]) -> Tensor:
     return out
 
 
-@torch.library.custom_op("gomhc::mix_backward", mutates_args=(), device_types="cpu")
+@torch.library.custom_op(
+    "gomhc::mix_backward",
+    mutates_args=(),
+    device_types="cpu",
+    schema="(Tensor slope, Tensor theta, int[] stages) -> Tensor",
+)
 def mix_backward(slope: Tensor, theta: Tensor, stages: Sequence[int]) -> Tensor:
     """(tokens, g) derivative by the generators, from that by the matrices."""
     wide = theta.detach().float()

@@ -13,6 +13,7 @@ from torch import Tensor
 from gomhc.maps import (
     block_frobenius,
     cayley,
+    full_precision,
     kronecker,
     permutation_matrices,
     permutations,
@@ -79,7 +80,7 @@ def tables(stages: tuple[Stage, ...]) -> Tables:
 def reference(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Tensor, "..."]:
     """The same map in PyTorch, to be differentiated as often as one likes; NaN for a bad θ."""
     parts = theta.split([stage.num_parameters for stage in stages], -1)
-    with torch.autocast(theta.device.type, enabled=False):
+    with full_precision(theta):
         mixed = kronecker([_matrix(part, stage) for part, stage in zip(parts, stages, strict=True)])
     return mixed.where(theta.isfinite().all(-1)[..., None, None], math.nan)
 

@@ -14,6 +14,8 @@ Note [Sums over tokens]
     number of threads, and the sums of the chunks are added in their order.
 """
 
+from typing import Any
+
 import numba
 import numpy as np
 
@@ -25,16 +27,20 @@ from gomhc.fused.threads import run
 
 CHUNK = 64  # tokens
 LARGEST_GATE = 40.0  # σ of more is 1
-_options = {"error_model": "numpy", "nogil": True, "fastmath": {"contract", "reassoc"}}
-_called = cached(**_options)
-_compiled = numba.njit(**_options, no_cpython_wrapper=True, no_cfunc_wrapper=True)
+_options: dict[str, Any] = {
+    "error_model": "numpy",
+    "nogil": True,
+    "fastmath": {"contract", "reassoc"},
+}
+_called: Any = cached(**_options)
+_compiled: Any = numba.njit(**_options | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True})
 
 
 @_compiled
 def _dot(x, i, y, j, n):
-    total = np.float32(0.0)
+    total = 0.0
     for c in range(n):
-        total += get(x, i + c) * get(y, j + c)
+        total += np.float64(get(x, i + c)) * np.float64(get(y, j + c))
     return total
 
 
@@ -101,8 +107,28 @@ def _small(tables, r, w, products, scales, bias, alpha, d, start, tokens, mixing
 
 @_compiled
 def _read(
-    share, shares, tables, r, w, row, weights, mixing, families,
-    X, inner, products, bias, alpha, epsilon, d, n, read, mixed, post, scales, hard,
+    share,
+    shares,
+    tables,
+    r,
+    w,
+    row,
+    weights,
+    mixing,
+    families,
+    X,
+    inner,
+    products,
+    bias,
+    alpha,
+    epsilon,
+    d,
+    n,
+    read,
+    mixed,
+    post,
+    scales,
+    hard,
 ):
     w, row, weights = w[share], row[share], weights[share]
     tokens = scales.size
@@ -116,9 +142,7 @@ def _read(
         for token in range(start, start + few):
             square = _dot(inner, token * width, inner, token * width, width)
             scales[token] = 1.0 / np.sqrt(square / width + epsilon)
-        H = _small(
-            tables, r, w, products, scales, bias, alpha, d, start, tokens, mixing, families
-        )
+        H = _small(tables, r, w, products, scales, bias, alpha, d, start, tokens, mixing, families)
         for t in range(few):
             token = start + t
             at = token * d * n
@@ -142,9 +166,31 @@ def _read(
 
 @_compiled
 def _read_backward(
-    share, shares, tables, r, w, row, weights, mixing, families,
-    X, products, scales, bias, alpha, d, n, width, by_read, by_mixed, by_post,
-    by_X, by_products, by_inner, sums, hard,
+    share,
+    shares,
+    tables,
+    r,
+    w,
+    row,
+    weights,
+    mixing,
+    families,
+    X,
+    products,
+    scales,
+    bias,
+    alpha,
+    d,
+    n,
+    width,
+    by_read,
+    by_mixed,
+    by_post,
+    by_X,
+    by_products,
+    by_inner,
+    sums,
+    hard,
 ):
     w, row, weights = w[share], row[share], weights[share]
     tokens = scales.size
@@ -158,9 +204,7 @@ def _read_backward(
     ):
         few = min(WIDTH, tokens - start)
         chunk = start // CHUNK
-        H = _small(
-            tables, r, w, products, scales, bias, alpha, d, start, tokens, mixing, families
-        )
+        H = _small(tables, r, w, products, scales, bias, alpha, d, start, tokens, mixing, families)
         slope = H - r.product + r.change
         for t in range(few):
             token = start + t

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gomhc.fused import Backend, choose, fused
+from gomhc.fused import Backend, choose, fused, transformed
 from gomhc.fused.stages import Stage
-from gomhc.maps import check_floating, marginal_error
+from gomhc.maps import check_floating, check_generator, full_precision, marginal_error
 
 
 class Mixer(nn.Module, ABC):
@@ -89,7 +89,7 @@ class Mixer(nn.Module, ABC):
             H_res of shape (..., d, d) in float32, or float64 for a float64 θ, whatever autocast
             says. It acts on streams X (..., d, C) as `einsum('...ij,...jc->...ic', H_res, X)`.
             Where θ holds a NaN or an infinity, that element's matrix is NaN; on a GPU with compiled
-            code also where an angle is beyond ±1e4 or logits of Sinkhorn are more than 600 apart.
+            code also where an angle is beyond ±1e5 or logits of Sinkhorn are more than 600 apart.
 
         Raises:
             TypeError: if θ is not a tensor of a real floating dtype.
@@ -97,6 +97,12 @@ class Mixer(nn.Module, ABC):
                 no such backend.
             RuntimeError: if `backend` is "fused" and that path cannot run here.
         """
+        return self.by_backend(theta, self.backend)
+
+    def by_backend(
+        self, theta: Float[Tensor, "*batch g"], backend: Backend
+    ) -> Float[Tensor, "*batch d d"]:
+        """`forward` with a backend that the caller has chosen."""
         check_floating("theta", theta)
         if theta.ndim == 0 or theta.shape[-1] != self.num_parameters:
             raise ValueError(
@@ -105,10 +111,11 @@ class Mixer(nn.Module, ABC):
             )
         stages = self.stages()
         tokens = math.prod(theta.shape[:-1])
-        choice = choose(self.backend, stages, tokens, theta.dtype, theta.device.type)
+        where = theta.dtype, theta.device.type, transformed(theta)
+        choice = choose(backend, stages, tokens, *where)
         if stages is not None and choice.path == "fused":
             return fused(theta, stages)
-        with torch.autocast(theta.device.type, enabled=False):
+        with full_precision(theta):
             wide = theta.to(torch.promote_types(theta.dtype, torch.float32))
             mixed = self.mix(wide)
         expected = (*theta.shape[:-1], self.d, self.d)
@@ -156,8 +163,9 @@ def check_mixer(mixer: object) -> None:
         raise TypeError(f"expected a mixer, such as make_mixer('go-mhc', 4) makes; got {kind}")
 
 
-def check_mass(off_diagonal_mass: float) -> None:
-    """Raise ValueError unless the mass lies strictly between 0 and 1."""
+def check_start(generator: torch.Generator | None, off_diagonal_mass: float) -> None:
+    """Check what `Mixer.initial_theta` is given, also where it has no part: see there."""
+    check_generator(generator)
     if not hasattr(off_diagonal_mass, "__float__"):
         raise TypeError(f"expected off_diagonal_mass as a number, got {off_diagonal_mass!r}")
     if not 0 < off_diagonal_mass < 1:
@@ -166,7 +174,6 @@ def check_mass(off_diagonal_mass: float) -> None:
 
 def near_identity(d: int, off_diagonal_mass: float) -> Float[Tensor, "d d"]:
     """Doubly stochastic matrix with the mass spread evenly off the diagonal (none for d = 1)."""
-    check_mass(off_diagonal_mass)
     if d == 1:
         return torch.ones(1, 1)
     share = off_diagonal_mass / (d - 1)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from gomhc.fused.stages import PERMUTATIONS, Stage
 from gomhc.maps import permutation_matrices
-from gomhc.mixers.base import Mixer, check_mass, check_positive
+from gomhc.mixers.base import Mixer, check_positive, check_start
 
 LARGEST_D = 8
 CHUNK = math.factorial(6)
@@ -72,7 +72,7 @@ class BirkhoffVonNeumann(Mixer):
 
         The authors' own start, 0 and −8, is this one at off-diagonal mass 0.006 for d = 4.
         """
-        check_mass(off_diagonal_mass)
+        check_start(generator, off_diagonal_mass)
         theta = torch.zeros(self.num_parameters)
         others = self.num_parameters - 1
         if others:

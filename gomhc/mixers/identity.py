@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gomhc.mixers.base import Mixer, check_mass, check_positive
+from gomhc.mixers.base import Mixer, check_positive, check_start
 
 
 class Identity(Mixer):
@@ -28,5 +28,5 @@ class Identity(Mixer):
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01
     ) -> Float[Tensor, " g"]:
         """The empty generator: there is nothing to start."""
-        check_mass(off_diagonal_mass)
+        check_start(generator, off_diagonal_mass)
         return torch.zeros(0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from gomhc.fused import Backend
 from gomhc.fused.stages import Stage
 from gomhc.maps import kronecker
-from gomhc.mixers.base import Mixer, check_mass, check_positive
+from gomhc.mixers.base import Mixer, check_positive, check_start
 from gomhc.mixers.birkhoff_von_neumann import BirkhoffVonNeumann
 from gomhc.mixers.orthostochastic import Orthostochastic
 
@@ -70,13 +70,14 @@ class Kronecker(Mixer):
     def stages(self) -> tuple[Stage, ...] | None:
         parts = [factor.stages() for factor in self.factors]
         known = [part for part in parts if part is not None]
-        return sum(known, ()) if len(known) == len(parts) else None
+        whole = len(known) == len(parts)
+        return tuple([stage for part in known for stage in part]) if whole else None
 
     def initial_theta(
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01
     ) -> Float[Tensor, " g"]:
         """Every factor's own start, the mass shared so that the product has the mass asked for."""
-        check_mass(off_diagonal_mass)
+        check_start(generator, off_diagonal_mass)
         mixing = sum(factor.d > 1 for factor in self.factors)
         # The diagonal of a product is the product of diagonals: 1 − μ = (1 − share)^mixing.
         share = 1 - (1 - off_diagonal_mass) ** (1 / max(mixing, 1))

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from gomhc.fused.stages import CAYLEY, Stage
 from gomhc.maps import block_frobenius, cayley, skew_symmetric
-from gomhc.mixers.base import Mixer, check_mass, check_positive
+from gomhc.mixers.base import Mixer, check_positive, check_start
 
 
 class Orthostochastic(Mixer):
@@ -53,9 +53,7 @@ class Orthostochastic(Mixer):
         The relation is the second-order expansion of B at θ = 0. It holds for small μ; at d = 4,
         s = 2 a mass of 0.1 asked for gives 0.09, and 0.3 gives 0.23.
         """
-        check_mass(off_diagonal_mass)
-        if not isinstance(generator, torch.Generator | None):
-            raise TypeError(f"expected torch.Generator().manual_seed(…) or None, got {generator=}")
+        check_start(generator, off_diagonal_mass)
         sigma = math.sqrt(off_diagonal_mass / (4 * self.s * max(self.d - 1, 1)))
         return sigma * torch.randn(self.num_parameters, generator=generator)
 

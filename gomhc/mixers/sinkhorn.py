@@ -6,7 +6,7 @@ from torch import Tensor
 
 from gomhc.fused.stages import SINKHORN, Stage
 from gomhc.maps import sinkhorn_knopp
-from gomhc.mixers.base import Mixer, check_positive, near_identity
+from gomhc.mixers.base import Mixer, check_positive, check_start, near_identity
 
 
 class Sinkhorn(Mixer):
@@ -43,6 +43,7 @@ class Sinkhorn(Mixer):
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01
     ) -> Float[Tensor, " g"]:
         """Logarithms of the near-identity matrix, which the iteration leaves as it is."""
+        check_start(generator, off_diagonal_mass)
         return near_identity(self.d, off_diagonal_mass).log().flatten()
 
     def extra_repr(self) -> str:

@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from gomhc.fused.stages import FREE, Stage
-from gomhc.mixers.base import Mixer, check_positive, near_identity
+from gomhc.mixers.base import Mixer, check_positive, check_start, near_identity
 
 
 class Unconstrained(Mixer):
@@ -33,4 +33,5 @@ class Unconstrained(Mixer):
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01
     ) -> Float[Tensor, " g"]:
         """The near-identity matrix that the other mixers start from, entry by entry."""
+        check_start(generator, off_diagonal_mass)
         return near_identity(self.d, off_diagonal_mass).flatten()

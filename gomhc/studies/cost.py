@@ -32,8 +32,7 @@ from jaxtyping import Float
 from scipy.optimize import minimize
 from scipy.stats import linregress
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._python_dispatch import TorchDispatchMode  # so documented, and with no other name
 from torch.utils.flop_counter import FlopCounterMode, flop_registry
 
 from gomhc.birkhoff import nearest_in_family, sample_uniform
@@ -98,6 +97,7 @@ FREE = {
     aten.ones_like,
     aten.permute,
     aten.scalar_tensor,
+    aten.slice,
     aten.split,
     aten.split_with_sizes,
     aten.squeeze,
@@ -178,11 +178,10 @@ STEP = TOKENS[1] - TOKENS[0]
 
 
 @contextmanager
-def _counting(fake: bool) -> Iterator[FlopCounterMode]:
-    """Count all that runs inside; tensors made inside have no values if they are to be fake."""
+def _counting(device: str) -> Iterator[FlopCounterMode]:
+    """Count all that runs inside, on tensors made there: without values on the device "meta"."""
     with ExitStack() as stack:
-        if fake:
-            stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
+        stack.enter_context(torch.device(device))
         # The counter takes an operation apart before it passes it on, so it stands inside.
         stack.enter_context(_Refuse())
         yield stack.enter_context(FlopCounterMode(display=False, custom_mapping=PRICES))
@@ -209,7 +208,7 @@ def count_flops(mixer: Mixer, width: int | None = None, backward: bool = False) 
     found = []
     for tokens in TOKENS:
         theta = _thetas(mixer, tokens)
-        with _counting(fake=width is not None) as counter:
+        with _counting("cpu" if width is None else "meta") as counter:
             if width is None:
                 _step(mixer, theta, backward)
             else:
@@ -231,7 +230,7 @@ def count_parameters(mixer: Mixer, width: int) -> int:
     Returns:
         The number, which does not come from a formula.
     """
-    with FakeTensorMode(allow_non_fake_inputs=True):
+    with torch.device("meta"):
         return sum(weight.numel() for weight in _weights(mixer, width).values())
 
 
@@ -441,7 +440,7 @@ class _Bytes(TorchDispatchMode):
         self, func: Any, types: Any, args: tuple = (), kwargs: dict | None = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        for tensor in torch.utils._pytree.tree_leaves(result):
+        for tensor in result if isinstance(result, list | tuple) else [result]:
             if isinstance(tensor, Tensor):
                 self._note(tensor.untyped_storage())
         return result
