@@ -173,7 +173,7 @@ class HyperConnection(nn.Module):
         """
         self._check(X)
         weights = self.weight, self.bias, self.alpha
-        return matrices(X, *weights, lambda theta: self.mixer.by_backend(theta, self._backend()))
+        return matrices(X, *weights, lambda theta: self.mixer._by_backend(theta, self._backend()))
 
     def _check(self, X: Tensor) -> None:
         if X.shape[-2:] != (self.mixer.d, self.dim):

@@ -97,12 +97,12 @@ class Mixer(nn.Module, ABC):
                 no such backend.
             RuntimeError: if `backend` is "fused" and that path cannot run here.
         """
-        return self.by_backend(theta, self.backend)
+        return self._by_backend(theta, self.backend)
 
-    def by_backend(
+    def _by_backend(
         self, theta: Float[Tensor, "*batch g"], backend: Backend
     ) -> Float[Tensor, "*batch d d"]:
-        """`forward` with a backend that the caller has chosen."""
+        """`forward` with a backend that the caller has chosen: it counts before the mixer's own."""
         check_floating("theta", theta)
         if theta.ndim == 0 or theta.shape[-1] != self.num_parameters:
             raise ValueError(
