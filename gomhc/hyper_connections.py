@@ -13,16 +13,19 @@ Note [Precision]
     row sums with them.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from gomhc.fused import NARROW, Backend, check_backend, choose, transformed
+from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams
 from gomhc.maps import full_precision
 from gomhc.mixers.base import Mixer, check_mixer, check_positive
+from gomhc.mixers.identity import Identity
 
 __all__ = ["HyperConnection", "expand_streams", "reduce_streams"]
 
@@ -108,11 +111,15 @@ class HyperConnection(nn.Module):
         off_diagonal_mass: of H_res at the start, see `Mixer.initial_theta`; identity has none.
         inputs: what the matrices are made from: "all" streams side by side, or their "mean" (x'
             then has the length C, and W as many columns).
+        backend: "auto" takes compiled passes over the streams where they apply and the mixer asks
+            for nothing else (Note [Choice] in `gomhc.fused`), "reference" PyTorch everywhere;
+            "fused" raises where compiled code cannot run. It counts for the mixer too.
         generator: source of randomness for mixers with a random start.
 
     Raises:
         TypeError: if the mixer is none, such as a mixer's name, or the branch cannot be called.
-        ValueError: if dim < 1, layer < 0, or inputs is neither.
+        ValueError: if dim < 1, layer < 0, inputs is neither, or there is no such backend.
+        RuntimeError: when called, if the backend is "fused" and that path cannot run here.
 
     Attributes:
         branch: F, any module or function (..., C) -> (..., C), with its own norm.
@@ -133,6 +140,7 @@ class HyperConnection(nn.Module):
         layer: int = 0,
         off_diagonal_mass: float = 0.01,
         inputs: Literal["all", "mean"] = "all",
+        backend: Backend = "auto",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -145,7 +153,8 @@ class HyperConnection(nn.Module):
         if inputs not in ("all", "mean"):
             raise ValueError(f"expected inputs as 'all' or 'mean', got {inputs!r}")
         d, g = mixer.d, mixer.num_parameters
-        self.dim, self.inputs = dim, inputs
+        check_backend(backend)
+        self.dim, self.inputs, self.backend = dim, inputs, backend
         self.branch, self.mixer = branch, mixer
         width = d * dim if inputs == "all" else dim
         self.weight = nn.Parameter(torch.zeros(g + 2 * d, width))
@@ -162,20 +171,30 @@ class HyperConnection(nn.Module):
         Raises:
             ValueError: if X is not (..., d, C).
         """
-        d, g = self.mixer.d, self.mixer.num_parameters
-        if X.shape[-2:] != (d, self.dim):
-            raise ValueError(f"expected streams (..., {d}, {self.dim}), got {tuple(X.shape)}")
-        x = X.flatten(-2) if self.inputs == "all" else X.mean(-2)
-        dynamic = F.linear(F.rms_norm(x, x.shape[-1:]), self.weight)
-        with full_precision(X):
-            wide = torch.promote_types(dynamic.dtype, torch.float32)
-            parts = dynamic.to(wide).split([g, d, d], -1)
-            static = self.bias.to(wide).split([g, d, d])
-            theta, pre, post = (
-                alpha * part + start
-                for alpha, part, start in zip(self.alpha.to(wide), parts, static, strict=True)
-            )
-            return self.mixer(theta), pre.sigmoid(), 2 * post.sigmoid()
+        self._check(X)
+        weights = self.weight, self.bias, self.alpha
+        return matrices(X, *weights, lambda theta: self.mixer._by_backend(theta, self._backend()))
+
+    def _check(self, X: Tensor) -> None:
+        if X.shape[-2:] != (self.mixer.d, self.dim):
+            expected = f"(..., {self.mixer.d}, {self.dim})"
+            raise ValueError(f"expected streams {expected}, got {tuple(X.shape)}")
+
+    def _backend(self) -> Backend:
+        """Its own, or where that is "auto" its mixer's."""
+        check_backend(self.backend)
+        return self.mixer.backend if self.backend == "auto" else self.backend
+
+    def _stages(self, X: Tensor, narrow: torch.dtype) -> list[int] | None:
+        """The mixer's, as the operators take them, if these are the path to take."""
+        stages = () if type(self.mixer) is Identity else self.mixer.stages()
+        tokens = math.prod(X.shape[:-2])
+        bent = any(map(transformed, (X, self.weight, self.bias, self.alpha)))
+        choice = choose(self._backend(), stages, tokens, X.dtype, X.device.type, bent, layer=True)
+        mixed = narrow == X.dtype != self.weight.dtype  # which PyTorch refuses
+        if stages is None or choice.path == "reference" or mixed:
+            return None
+        return [number for stage in stages for number in stage]
 
     def forward(
         self, X: Float[Tensor, "*batch d C"], *arguments: Any, **options: Any
@@ -194,10 +213,22 @@ class HyperConnection(nn.Module):
             ValueError: if X is not (..., d, C), or the branch does not return one tensor of the
                 shape (..., C) that it was given.
         """
-        H_res, H_pre, H_post = self.matrices(X)
-        with full_precision(X):
-            wide = X.to(H_res.dtype)
-            read = (H_pre[..., None, :] @ wide).squeeze(-2).to(X.dtype)
+        self._check(X)
+        *batch, d, C = X.shape
+        narrow = X.dtype
+        if torch.is_autocast_enabled(X.device.type):
+            narrow = torch.get_autocast_dtype(X.device.type)
+        stages = self._stages(X, narrow)
+        if stages is None:
+            H_res, H_pre, post = self.matrices(X)
+            with full_precision(X):
+                wide = X.to(H_res.dtype)
+                read = (H_pre[..., None, :] @ wide).squeeze(-2).to(X.dtype)
+        else:
+            tokens = math.prod(batch)  # no −1: there may be none
+            weights = self.weight, self.bias, self.alpha
+            read, mixed, post, *_ = read_streams(X.reshape(tokens, d, C), *weights, narrow, stages)
+            read = read.view(*batch, C)
         written = self.branch(read, *arguments, **options)
         if not isinstance(written, Tensor) or written.shape != read.shape:
             found = tuple(written.shape) if isinstance(written, Tensor) else type(written).__name__
@@ -205,10 +236,15 @@ class HyperConnection(nn.Module):
                 f"expected the branch to return one tensor of shape {tuple(read.shape)}, "
                 f"got {found}"
             )
+        if stages is not None:
+            answer = written.reshape(tokens, C)
+            known = answer.dtype in NARROW and not transformed(answer)
+            return (write_streams if known else write_reference)(mixed, answer, post).view(X.shape)
         with full_precision(X):
-            mixed = H_res @ wide + H_post[..., None] * written[..., None, :].to(wide.dtype)
+            mixed = H_res @ wide + post[..., None] * written[..., None, :].to(wide.dtype)
             return mixed.to(X.dtype)
 
     def extra_repr(self) -> str:
         """Sizes shown when the module is printed."""
-        return f"dim={self.dim}, d={self.mixer.d}, inputs={self.inputs!r}"
+        chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        return f"dim={self.dim}, d={self.mixer.d}, inputs={self.inputs!r}{chosen}"

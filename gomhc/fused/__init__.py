@@ -38,6 +38,7 @@ BACKENDS = ("auto", "reference", "fused")
 FEWEST_TOKENS = 256  # on a CPU; below, PyTorch's functions are as fast as a call of an operator
 LARGEST_ORDER = 32  # of a matrix: n = ds of an orthogonal one
 MOST_PERMUTED = 7  # streams, for a sum over all their permutations
+THREADS = "gomhc.fused.threads"  # imports numba
 NARROW = (torch.float32, torch.bfloat16, torch.float16)
 
 
@@ -99,6 +100,11 @@ def transformed(theta: Tensor) -> bool:
     return False
 
 
+def _few(tokens: int) -> bool:
+    """Whether compiled code does not pay; a graph of `torch.compile` is for any number."""
+    return not torch.compiler.is_compiling() and tokens < FEWEST_TOKENS
+
+
 def check_backend(backend: str) -> None:
     """Raise ValueError unless it is one of `BACKENDS`."""
     if backend not in BACKENDS:
@@ -112,8 +118,9 @@ def choose(
     dtype: torch.dtype,
     device: str,
     transformed: bool = False,
+    layer: bool = False,
 ) -> Choice:
-    """The path that a mixer takes.
+    """The path that a mixer takes, or a layer with that mixer.
 
     Args:
         backend: what was asked for.
@@ -122,6 +129,8 @@ def choose(
         dtype: of θ.
         device: its type, "cpu" or "cuda".
         transformed: see the function of this name.
+        layer: whether it is for the passes of a layer; they are compiled for no stages too, which
+            say that streams stay apart, but for no GPU yet.
 
     Returns:
         The choice.
@@ -140,7 +149,7 @@ def choose(
             permuted = max(permuted, stage.size)
     if stages is None:
         why = "the mixer has no compiled form"
-    elif all(stage.kind == FREE for stage in stages):
+    elif not layer and all(stage.kind == FREE for stage in stages):
         why = "there is nothing to compute"
     elif dtype not in NARROW:
         why = f"{dtype} is wider than what the kernels store"
@@ -148,9 +157,11 @@ def choose(
         why = f"a matrix of order {order} is larger than {LARGEST_ORDER}"
     elif permuted > MOST_PERMUTED:
         why = f"{permuted}! permutations are more than {MOST_PERMUTED}!"
+    elif layer and device != "cpu":
+        why = f"the layer has no kernels for {device}"
     elif transformed:
         why = "forward-mode derivatives and torch.func go through PyTorch"
-    elif backend == "auto" and device == "cpu" and tokens < FEWEST_TOKENS:
+    elif (backend, device) == ("auto", "cpu") and _few(tokens):
         why = f"{tokens} tokens are fewer than {FEWEST_TOKENS}"
     else:
         there, why = compiler(device)
@@ -191,13 +202,19 @@ def backend_report() -> str:
     for device in devices:
         choice = choose("auto", [Stage(CAYLEY, 4, 2)], FEWEST_TOKENS, torch.float32, device)
         lines.append(f"{device}: {choice.path} ({choice.reason})")
+        layer = choose("auto", [], FEWEST_TOKENS, torch.float32, device, layer=True)
+        lines.append(f"HyperConnection on {device}: {layer.path} ({layer.reason})")
+        if (device, choice.path) == ("cpu", "fused"):
+            lines.append(f"threads of compiled code: {importlib.import_module(THREADS).report()}")
     return "\n".join(
         [
             *lines,
             f"always through PyTorch: float64, matrices of an order ds over {LARGEST_ORDER}, more "
             f"than {MOST_PERMUTED}! permutations, hc, identity and mixers of one's own, "
             "torch.func and forward-mode derivatives",
-            f"with backend 'auto' on a CPU also: fewer than {FEWEST_TOKENS} tokens",
+            "HyperConnection has passes of its own with hc and identity too",
+            f"with backend 'auto' on a CPU also: fewer than {FEWEST_TOKENS} tokens, but for "
+            "torch.compile",
             "on a CPU |θ| over 1e3, and logits of mhc and mhc-lite over 600 apart, go through "
             "PyTorch too, slowly; on a GPU |θ| over 1e5 and logits of mhc over 600 apart give NaN",
         ]

@@ -98,6 +98,12 @@ class Mixer(nn.Module, ABC):
                 no such backend.
             RuntimeError: if `backend` is "fused" and that path cannot run here.
         """
+        return self._by_backend(theta, self.backend)
+
+    def _by_backend(
+        self, theta: Float[Tensor, "*batch g"], backend: Backend
+    ) -> Float[Tensor, "*batch d d"]:
+        """`forward` with a backend that the caller has chosen: it counts before the mixer's own."""
         check_floating("theta", theta)
         if theta.ndim == 0 or theta.shape[-1] != self.num_parameters:
             raise ValueError(
@@ -107,7 +113,7 @@ class Mixer(nn.Module, ABC):
         stages = self.stages()
         tokens = math.prod(theta.shape[:-1])
         where = theta.dtype, theta.device.type, transformed(theta)
-        choice = choose(self.backend, stages, tokens, *where)
+        choice = choose(backend, stages, tokens, *where)
         if stages is not None and choice.path == "fused":
             return fused(theta, stages)
         with full_precision(theta):
