@@ -23,7 +23,7 @@ from torch import Tensor
 
 from gomhc.birkhoff import project, sample_uniform
 from gomhc.fused import Backend, check_backend, compiler
-from gomhc.fused.stages import Tables, tables
+from gomhc.fused.stages import Stage
 from gomhc.maps import check_floating, sinkhorn_knopp
 from gomhc.mixers import Kronecker, Mixer, Orthostochastic
 from gomhc.mixers.base import check_mixer
@@ -43,7 +43,7 @@ __all__ = [
 ]
 
 FAMILIES = ("uniform", "vertices", "edges", "barycentre")
-CHUNK = 8  # problems a job: small enough to share the work out evenly, large against its overhead
+CHUNK = 8  # problems a job: compiled code takes so many at a time
 
 
 class Floor(NamedTuple):
@@ -589,7 +589,7 @@ def _chunks(
 ) -> list[tuple[Callable, tuple]]:
     """The jobs of one mixer; a row is one problem of one run, and all the rows are one batch.
 
-    Small jobs for the compiled code, which takes row by row, and a single one for PyTorch.
+    Small jobs for the compiled code, and a single one for PyTorch.
     """
     backend = mixer.backend if backend == "auto" else backend
     check_backend(backend)
@@ -609,7 +609,7 @@ def _chunks(
     return jobs
 
 
-def _stages(problem: Problem, mixer: Mixer, required: bool) -> Tables | None:
+def _stages(problem: Problem, mixer: Mixer, required: bool) -> tuple[Stage, ...] | None:
     """What the compiled code needs of the mixer; None where it does not apply."""
     reason = ""
     if problem.targets.device.type != "cpu":
@@ -621,14 +621,14 @@ def _stages(problem: Problem, mixer: Mixer, required: bool) -> Tables | None:
         else:
             there, reason = compiler("cpu")
             if there:
-                return tables(stages)
+                return stages
     if required:
         raise ValueError(f"expected a case for the fused backend, but {reason}")
     return None
 
 
 def _descend_fused(
-    stages: Tables,
+    stages: Sequence[Stage],
     theta: np.ndarray,
     best: np.ndarray,
     gram: np.ndarray,
@@ -639,13 +639,9 @@ def _descend_fused(
 ) -> tuple[Tensor, Tensor, Tensor]:
     from gomhc import kernels
 
-    # Copies: joblib memory-maps large arguments read-only, for which other code would be compiled.
-    arguments = [np.array(part, order="C") for part in (theta, best, gram, base, learning_rate)]
-    theta = arguments[0]
-    loss = np.empty((len(theta), steps))
-    matrix, gradient = np.empty(best.shape), np.empty(theta.shape)
-    kernels.descend(*stages, *arguments, epsilon, loss, matrix, gradient)
-    return torch.from_numpy(loss), torch.from_numpy(matrix), torch.from_numpy(theta)
+    parts = kernels.descend(stages, theta, best, gram, base, learning_rate, steps, epsilon)
+    loss, matrix, end = (torch.from_numpy(part) for part in parts)
+    return loss, matrix, end
 
 
 def _descend_reference(
