@@ -58,8 +58,9 @@ records: $(STAMP)  ## run what the book stores of the full profile, from where i
 gpu-records: $(STAMP)  ## train the GPTs of profile full, for a GPU (LM_ARGS="--minutes 9 …")
 	$(BIN)/python -m gomhc.lm.runs $(LM_ARGS)
 
-bench: $(STAMP)  ## time the mixers against PyTorch and other packages, side by side (BENCH_ARGS=…)
+bench: $(STAMP)  ## time mixers and layers against PyTorch and other packages (BENCH_ARGS=…, LAYER_ARGS=…)
 	$(BIN)/python -m benchmarks.mixers $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.layer $(LAYER_ARGS)
 
 bench-fits: $(STAMP)  ## time the fits against a plain PyTorch loop, side by side (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks.stream_mixing $(BENCH_ARGS)
