@@ -79,8 +79,9 @@ probes: $(STAMP)  ## make anew the small numbers that the tests compare with, wh
 	$(BIN)/python -m gomhc.companion.studies --probes
 	$(BIN)/python -m benchmarks.mixers --probe
 
-bench: $(STAMP)  ## time the mixers against PyTorch and other packages, side by side (BENCH_ARGS=…)
+bench: $(STAMP)  ## time mixers and layers against PyTorch and other packages (BENCH_ARGS=…, LAYER_ARGS=…)
 	$(BIN)/python -m benchmarks.mixers $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.layer $(LAYER_ARGS)
 
 bench-fits: $(STAMP)  ## time the fits against a plain PyTorch loop, side by side (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks.stream_mixing $(BENCH_ARGS)

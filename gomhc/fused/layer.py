@@ -6,8 +6,10 @@ X, F, x'W and what is smaller; everything else is made again on the way back. A 
 is empty says that H_res is the identity.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -98,21 +100,35 @@ def _inner(X: Tensor, weight: Tensor) -> Tensor:
     return X.flatten(1) if weight.shape[1] == X[0].numel() else X.mean(1)
 
 
+def _as_it_is() -> AbstractContextManager[Any]:
+    """No autocast, which is a few microseconds to switch off."""
+    on = torch.is_autocast_enabled("cpu")
+    return torch.autocast("cpu", enabled=False) if on else nullcontext()
+
+
 def _shares(X: Tensor) -> int:
     return max(1, min(torch.get_num_threads(), X.numel() // SHARE))
 
 
+@functools.lru_cache(maxsize=64)
+def _plan(flat: tuple[int, ...]) -> tuple[Any, ...]:
+    """Tables of the stages, where their matrices lie, and which code they need."""
+    from gomhc.fused.cpu import families, room
+
+    stages = stages_of(flat) or (Stage(FREE, 1),)
+    needed = families(stages) if flat else (None,) * 4
+    return tables(stages), room(stages), bool(flat) or None, needed
+
+
 def _rooms(X: Tensor, size: int, flat: Sequence[int], shares: int) -> tuple[Any, ...]:
     """What the reading passes need to work, as their first arguments: see `gomhc.fused.streams`."""
-    from gomhc.fused.cpu import WIDTH, families, room
+    from gomhc.fused.lanes import WIDTH
 
     d, C = X.shape[1:]
-    stages = stages_of(flat) or (Stage(FREE, 1),)
-    r = room(stages)
-    w = np.empty((shares, (r.lanes + 2 * size + 2 * d + 3) * WIDTH))
+    stages, r, mixing, needed = _plan(tuple(flat))
+    w = np.empty((shares, (r.lanes + 4 * size + 2 * d + 2) * WIDTH))
     row, weights = (np.empty((shares, n), np.float32) for n in (C, d + d * d))
-    needed = families(stages) if flat else (None,) * 4
-    return tables(stages), r, w, row, weights, bool(flat) or None, needed
+    return stages, r, w, row, weights, mixing, needed
 
 
 def _wide(x: Tensor) -> np.ndarray:
@@ -154,7 +170,7 @@ def read_streams(
     post, scales = X.new_empty(tokens, d, dtype=torch.float32), X.new_empty(tokens).float()
     if not tokens:
         return read, mixed, post, X.new_empty(0, len(bias), dtype=narrow), scales
-    with torch.autocast("cpu", enabled=False):
+    with _as_it_is():
         inner = _inner(X, weight)
         products = inner.to(narrow) @ weight.detach().to(narrow).mT
     hard, shares = np.zeros(tokens, bool), _shares(X)
@@ -219,7 +235,7 @@ def read_streams_backward(
         *(bits(x) for x in slopes),
         *(bits(by_X), bits(by_products), bits(by_inner), sums.reshape(-1), hard),
     )
-    with torch.autocast("cpu", enabled=False):
+    with _as_it_is():
         inner, rows, W = _inner(X, W), by_products.to(narrow), W.to(narrow)
         by_weight = (rows.mT @ inner.to(narrow)).to(weight.dtype)
         if len(W[0]) == d * C and narrow == X.dtype:
@@ -277,7 +293,16 @@ def write_streams_backward(slope: Tensor, answer: Tensor, post: Tensor) -> tuple
     shares, (d, C) = _shares(slope), slope.shape[1:]
     row = np.empty((shares, C), np.float32)
     arrays = [bits(x) for x in (slope, answer, post)]
-    spread(streams.write_backward, shares, row, *arrays, d, C, bits(by_answer), bits(by_post))
+    spread(
+        streams.write_backward,
+        shares,
+        row,
+        *arrays,
+        d,
+        C,
+        bits(by_answer),
+        bits(by_post).reshape(-1),
+    )
     return by_answer, by_post
 
 

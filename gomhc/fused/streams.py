@@ -25,6 +25,7 @@ from gomhc.fused.entries import get, put
 from gomhc.fused.lanes import WIDTH, exceeds, exponential, fill, load, maximum, store
 from gomhc.fused.threads import run
 
+NOTHING = np.float32(0.0), None, 0, np.float32(0.0), None, 0
 CHUNK = 64  # tokens
 LARGEST_GATE = 40.0  # σ of more is 1
 _options: dict[str, Any] = {
@@ -45,32 +46,58 @@ def _dot(x, i, y, j, n):
 
 
 @_compiled
-def _gather(row, weights, k, step, x, i, d, n):
-    """Row = Σ_j weights[k + j step] x_j of d rows of n numbers, four of them at a time."""
-    for j in range(0, d, 4):
-        a = weights[k + j * step]
-        b = weights[k + (j + 1) * step] if j + 1 < d else np.float32(0.0)
-        e = weights[k + (j + 2) * step] if j + 2 < d else np.float32(0.0)
-        f = weights[k + (j + 3) * step] if j + 3 < d else np.float32(0.0)
-        first = i + j * n
-        second, third = i + min(j + 1, d - 1) * n, i + min(j + 2, d - 1) * n
-        fourth = i + min(j + 3, d - 1) * n
+def _dots(x, i, y, j, many, n, out, o, step):
+    """⟨x, y_k⟩ for `many` rows of n numbers to out[o + k step], four at a time."""
+    for k in range(0, many, 4):
+        first, second = j + k * n, j + min(k + 1, many - 1) * n
+        third, fourth = j + min(k + 2, many - 1) * n, j + min(k + 3, many - 1) * n
+        a = b = e = f = np.float32(0.0)
         for c in range(n):
-            total = a * get(x, first + c) + b * get(x, second + c)
-            total += e * get(x, third + c) + f * get(x, fourth + c)
-            put(row, c, total if j == 0 else get(row, c) + total)
+            value = get(x, i + c)
+            a += value * get(y, first + c)
+            b += value * get(y, second + c)
+            e += value * get(y, third + c)
+            f += value * get(y, fourth + c)
+        out[o + k * step] = a
+        if k + 1 < many:
+            out[o + (k + 1) * step] = b
+        if k + 2 < many:
+            out[o + (k + 2) * step] = e
+        if k + 3 < many:
+            out[o + (k + 3) * step] = f
 
 
 @_compiled
-def _add(row, weight, x, i, n):
-    for c in range(n):
-        put(row, c, get(row, c) + weight * get(x, i + c))
+def _blend(out, o, row, weights, k, step, x, i, d, n, p, y, iy, q, z, iz):
+    """Out = Σ_j weights[k + j step] x_j + p y + q z; rows of n numbers, y and z may be none.
 
-
-@_compiled
-def _give(row, out, o, n):
-    for c in range(n):
-        put(out, o + c, get(row, c))
+    Four of them are added at a time, and sums of more go through `row`.
+    """
+    for j in range(0, d, 4):
+        a = get(weights, k + j * step)
+        b = get(weights, k + (j + 1) * step) if j + 1 < d else np.float32(0.0)
+        e = get(weights, k + (j + 2) * step) if j + 2 < d else np.float32(0.0)
+        f = get(weights, k + (j + 3) * step) if j + 3 < d else np.float32(0.0)
+        first, second = i + j * n, i + min(j + 1, d - 1) * n
+        third, fourth = i + min(j + 2, d - 1) * n, i + min(j + 3, d - 1) * n
+        if d <= 4:
+            for c in range(n):
+                total = a * get(x, first + c) + b * get(x, second + c)
+                total += e * get(x, third + c) + f * get(x, fourth + c)
+                if y is not None:
+                    total += p * get(y, iy + c) + q * get(z, iz + c)
+                put(out, o + c, total)
+        else:
+            for c in range(n):
+                total = a * get(x, first + c) + b * get(x, second + c)
+                total += e * get(x, third + c) + f * get(x, fourth + c)
+                put(row, c, total if j == 0 else get(row, c) + total)
+    if d > 4:
+        for c in range(n):
+            total = get(row, c)
+            if y is not None:
+                total += p * get(y, iy + c) + q * get(z, iz + c)
+            put(out, o + c, total)
 
 
 @_compiled
@@ -148,9 +175,8 @@ def _read(
             at = token * d * n
             for k in range(d):
                 weights[k] = w[(gates + k) * WIDTH + t]
-                post[token * d + k] = 2.0 * w[(gates + d + k) * WIDTH + t]
-            _gather(row, weights, 0, 1, X, at, d, n)
-            _give(row, read, token * n, n)
+                put(post, token * d + k, np.float32(2.0 * w[(gates + d + k) * WIDTH + t]))
+            _blend(read, token * n, row, weights, 0, 1, X, at, d, n, *NOTHING)
             if mixing is None:
                 for c in range(at, at + d * n):
                     put(mixed, c, get(X, c))
@@ -158,8 +184,7 @@ def _read(
                 for k in range(d * d):
                     weights[k] = w[(H + k) * WIDTH + t]
                 for i in range(d):
-                    _gather(row, weights, i * d, 1, X, at, d, n)
-                    _give(row, mixed, at + i * n, n)
+                    _blend(mixed, at + i * n, row, weights, i * d, 1, X, at, d, n, *NOTHING)
             if w[r.hard * WIDTH + t] > 0.0:
                 hard[token] = True
 
@@ -199,26 +224,27 @@ def _read_backward(
     g = size - 2 * d
     raw, gates = r.lanes, r.lanes + size
     scale, change = gates + 2 * d, gates + 2 * d + 1
+    inner = change + size
+    total = inner + 1
+    for k in range(2 * size):
+        store(w, total + k, fill(0.0))
     for start in range(
         chunks * share // shares * CHUNK, min(chunks * (share + 1) // shares * CHUNK, tokens), WIDTH
     ):
         few = min(WIDTH, tokens - start)
-        chunk = start // CHUNK
         H = _small(tables, r, w, products, scales, bias, alpha, d, start, tokens, mixing, families)
         slope = H - r.product + r.change
         for t in range(few):
             token = start + t
             at = token * d * n
+            _dots(by_read, token * n, X, at, d, n, w, (change + g) * WIDTH + t, WIDTH)
             for j in range(d):
-                by_pre = _dot(by_read, token * n, X, at + j * n, n)
-                w[(change + g + j) * WIDTH + t] = by_pre
-                w[(change + g + d + j) * WIDTH + t] = 2.0 * by_post[token * d + j]
+                by = 2.0 * get(by_post, token * d + j)
+                w[(change + g + d + j) * WIDTH + t] = by
             if mixing is not None:
                 for i in range(d):
-                    for j in range(d):
-                        by_H = _dot(by_mixed, at + i * n, X, at + j * n, n)
-                        w[(slope + i * d + j) * WIDTH + t] = by_H
-                        weights[d + i * d + j] = w[(H + i * d + j) * WIDTH + t]
+                    place = (slope + i * d) * WIDTH + t
+                    _dots(by_mixed, at + i * n, X, at, d, n, w, place, WIDTH)
         if mixing is not None:
             _backward(tables, r, w, *families)
             for k in range(g):
@@ -226,27 +252,35 @@ def _read_backward(
         for k in range(2 * d):
             gate = load(w, gates + k)
             store(w, change + g + k, load(w, change + g + k) * gate * (1.0 - gate))
+        for t in range(WIDTH):
+            if t < few and w[r.hard * WIDTH + t] > 0.0:
+                hard[start + t] = True
+            if t >= few or w[r.hard * WIDTH + t] > 0.0:  # has no part in sums
+                for k in range(size):
+                    w[(change + k) * WIDTH + t] = w[(raw + k) * WIDTH + t] = 0.0
         by_scale = fill(0.0)
         for k in range(size):
             a = alpha[0] if k < g else alpha[1] if k < g + d else alpha[2]
-            by_scale = by_scale + load(w, change + k) * load(w, raw + k) * a
+            by = load(w, change + k)
+            store(w, total + k, load(w, total + k) + by)
+            product = by * load(w, raw + k)
+            store(w, total + size + k, load(w, total + size + k) + product * load(w, scale))
+            by_scale = by_scale + product * a
+            store(w, change + k, by * load(w, scale) * a)
         cube = load(w, scale) * load(w, scale) * load(w, scale)
-        inner = change + size
         store(w, inner, (0.0 - by_scale) * cube * (1.0 / width))
+        if (start + WIDTH) % CHUNK == 0 or start + WIDTH >= tokens:
+            for k in range(2 * size):
+                part = 0.0
+                for t in range(WIDTH):
+                    part += w[(total + k) * WIDTH + t]
+                sums[start // CHUNK * 2 * size + k] = part
+                store(w, total + k, fill(0.0))
         for t in range(few):
             token = start + t
             at = token * d * n
-            good = not w[r.hard * WIDTH + t] > 0.0
-            if not good:
-                hard[token] = True
             for k in range(size):
-                a = alpha[0] if k < g else alpha[1] if k < g + d else alpha[2]
-                by = w[(change + k) * WIDTH + t] if good else 0.0
-                factor = w[scale * WIDTH + t]
-                by_products[token * size + k] = by * a * factor
-                if good:
-                    sums[(chunk * 2) * size + k] += by
-                    sums[(chunk * 2 + 1) * size + k] += by * factor * w[(raw + k) * WIDTH + t]
+                put(by_products, token * size + k, np.float32(w[(change + k) * WIDTH + t]))
             own = np.float32(w[inner * WIDTH + t])
             by_inner[token] = own
             for j in range(d):
@@ -254,16 +288,17 @@ def _read_backward(
             if mixing is not None:
                 for k in range(d * d):
                     weights[d + k] = w[(H + k) * WIDTH + t]
+            if width != d * n:
+                own = np.float32(0.0)
             for j in range(d):
+                o, p = at + j * n, weights[j]
                 if mixing is None:
                     for c in range(n):
-                        put(row, c, get(by_mixed, at + j * n + c))
+                        value = get(by_mixed, o + c) + p * get(by_read, token * n + c)
+                        put(by_X, o + c, value + own * get(X, o + c))
                 else:
-                    _gather(row, weights, d + j, d, by_mixed, at, d, n)
-                _add(row, weights[j], by_read, token * n, n)
-                if width == d * n:
-                    _add(row, own, X, at + j * n, n)
-                _give(row, by_X, at + j * n, n)
+                    rest = p, by_read, token * n, own, X, o
+                    _blend(by_X, o, row, weights, d + j, d, by_mixed, at, d, n, *rest)
 
 
 @_compiled
@@ -271,7 +306,7 @@ def _write(share, shares, mixed, answer, post, d, n, out):
     tokens = post.size // d
     for token in range(tokens * share // shares, tokens * (share + 1) // shares):
         for i in range(d):
-            at, weight = (token * d + i) * n, post[token * d + i]
+            at, weight = (token * d + i) * n, get(post, token * d + i)
             for c in range(n):
                 put(out, at + c, get(mixed, at + c) + weight * get(answer, token * n + c))
 
@@ -281,11 +316,9 @@ def _write_backward(share, shares, row, slope, answer, post, d, n, by_answer, by
     row = row[share]
     tokens = post.size // d
     for token in range(tokens * share // shares, tokens * (share + 1) // shares):
-        _gather(row, post, token * d, 1, slope, token * d * n, d, n)
-        _give(row, by_answer, token * n, n)
-        for i in range(d):
-            k = token * d + i
-            by_post[k] = _dot(slope, k * n, answer, token * n, n)
+        at = token * d
+        _blend(by_answer, token * n, row, post, at, 1, slope, at * n, d, n, *NOTHING)
+        _dots(answer, token * n, slope, at * n, d, n, by_post, at, 1)
 
 
 @_called
