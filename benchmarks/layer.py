@@ -25,12 +25,13 @@ from torch import Tensor, nn
 import gomhc
 from benchmarks.machine import processor
 from benchmarks.mixers import SEED, bandwidth, both_ways, methods, saved, seconds
-from gomhc import records
+from gomhc.companion import records
+from gomhc.companion.studies.base import Outcome, mixer
+from gomhc.companion.studies.language_models import ARMS
 from gomhc.hyper_connections import HyperConnection
 from gomhc.lm.model import GPT, RESIDUAL, GPTConfig, preset
-from gomhc.lm.plan import ARMS
-from gomhc.studies.base import Outcome, mixer
 
+PROTOCOL = 1
 D = 4
 BATCHES = {"nano": 16, "small": 16, "paper-30m": 2}  # sequences a step
 LABELS = tuple(arm for arm in ARMS if arm != RESIDUAL)
@@ -57,7 +58,7 @@ def turns(calls: dict[str, Call], device: str, rounds: int) -> dict[str, dict[st
 def behind(tokens: int, device: str, rounds: int) -> dict[str, dict[str, float]]:
     """Fused and plain mixers forward, alone and right after a matrix product (untimed)."""
     left = torch.randn(1024, 1024, device=device)
-    calls = {}
+    calls: dict[str, Call] = {}
     for method in methods(D, tokens, device):
         if method.label == "go-mhc s=2":
             theta = torch.randn(tokens, method.size, device=device)
@@ -286,7 +287,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         compare(**config)
         return
     name = "benchmarks/layer-gpu" if options.device == "cuda" else "benchmarks/layer-cpu"
-    record = records.make(name, "gomhc.lm.model", compare, config, [SEED])
+    record = records.make(name, compare, config, [SEED], PROTOCOL)
     print(f"\nrecord: {records.save(record, options.out)}")
 
 

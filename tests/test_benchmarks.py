@@ -10,6 +10,7 @@ from gomhc.companion.released import released_problem
 from gomhc.companion.studies.base import mixer
 from gomhc.lm.model import preset
 
+TIMES = "fastest", "median"
 CASES = [(d, label) for d, labels in benchmark.METHODS.items() for label in labels]
 
 
@@ -172,3 +173,24 @@ def test_imports_are_compared_by_medians_without_the_first_round(monkeypatch, ca
     monkeypatch.setattr(imports, "seconds", lambda statement: next(times[statement]))
     assert imports.main(["--rounds", "3"]) == 0
     assert "ratio 1.100, target at most 1.2" in capsys.readouterr().out
+
+
+def test_the_layers_are_compared_at_any_size(monkeypatch, capsys):
+    monkeypatch.setattr(layer, "bandwidth", lambda device, rounds: 1e10)
+    monkeypatch.setattr(layer, "behind", lambda *a: {"fused: alone": dict.fromkeys(TIMES, 1.0)})
+    monkeypatch.setattr(layer, "LABELS", ("identity", "go-mhc s=2"))
+    monkeypatch.setattr(layer, "BATCHES", {"nano": 1})
+    outcome = layer.compare(["nano"], "cpu", compiled=False, rounds=1)
+    rows = {row["name"]: row for row in outcome.metrics["layers"]["nano"]}
+    assert rows["go-mhc s=2, fused"]["kept"] < rows["go-mhc s=2, reference"]["kept"]
+    assert "hyper-connections mHC" in rows
+    arms = outcome.metrics["models"]["nano, eager"]
+    assert arms["residual"]["bound"] == 1
+    assert arms["go-mhc s=2"]["bound"] < arms["identity"]["bound"] < 1
+    assert "GPT nano, eager" in capsys.readouterr().out
+
+
+def test_the_bound_counts_what_the_issue_counts():
+    """36 rows of W on 512 numbers, twice a layer, are about a fifth of a small model's work."""
+    plain, more = layer.multiplications(preset("small", mixer="go-mhc", s=2))
+    assert 0.15 < more / plain < 0.25

@@ -20,7 +20,7 @@ import numba
 import numpy as np
 
 from gomhc.fused.caching import cached
-from gomhc.fused.cpu import LARGEST_LOGIT, _backward, _find_hard, _forward
+from gomhc.fused.cpu import LARGEST_LOGIT, _find_hard, backward, forward
 from gomhc.fused.entries import get, put
 from gomhc.fused.lanes import WIDTH, exceeds, exponential, fill, load, maximum, store
 from gomhc.fused.threads import run
@@ -129,7 +129,7 @@ def _small(tables, r, w, products, scales, bias, alpha, d, start, tokens, mixing
         return 0
     _find_hard(tables, r, w)
     store(w, r.hard, load(w, r.hard) + flag)
-    return _forward(tables, r, w, *families)
+    return forward(tables, r, w, *families)
 
 
 @_compiled
@@ -246,7 +246,7 @@ def _read_backward(
                     place = (slope + i * d) * WIDTH + t
                     _dots(by_mixed, at + i * n, X, at, d, n, w, place, WIDTH)
         if mixing is not None:
-            _backward(tables, r, w, *families)
+            backward(tables, r, w, *families)
             for k in range(g):
                 store(w, change + k, load(w, r.gradient + k))
         for k in range(2 * d):
