@@ -14,10 +14,12 @@ from gomhc import make_mixer
 from gomhc.fused import FEWEST_TOKENS, choose
 from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
 
-pytest.importorskip("triton")  # which conftest has put into its interpreter
+triton = pytest.importorskip("triton")  # which conftest has put into its interpreter
 from gomhc.fused import gpu  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+if DEVICE == "cpu" and triton.__version__.startswith("3.2."):  # that of torch 2.6
+    pytest.skip("its interpreter and NumPy 2.4 do not go together", allow_module_level=True)
 NAN = float("nan")
 
 
@@ -131,7 +133,7 @@ def build(kernel, tokens, numbers, *arguments, **sizes):
     sizes["T"] = max(1, gpu.NUMBERS // numbers)
     kinds = [NAMES[a.dtype] if isinstance(a, torch.Tensor) else "i32" for a in arguments]
     signature = dict(zip(kernel.arg_names, kinds)) | dict.fromkeys(sizes, "constexpr")
-    source = ASTSource(kernel, signature, constexprs=sizes)
+    source = ASTSource(kernel, signature, sizes)
     for capability in (75, 90):
         target = GPUTarget("cuda", capability, 32)
         built = triton.compile(source, target=target, options={"num_warps": 4})
