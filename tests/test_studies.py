@@ -280,6 +280,15 @@ def test_a_reader_that_has_enough_ends_the_list():
         assert process.stderr.read() == b""
 
 
+@pytest.mark.parametrize("beside", [["--list"], ["--stale"], ["--out", "x"], ["--profile", "book"]])
+def test_probes_are_made_by_themselves(beside, monkeypatch, capsys):
+    """`--probes --list` once made them all anew."""
+    monkeypatch.setattr(__main__, "renew", lambda probe: pytest.fail("made a probe"))
+    with pytest.raises(SystemExit):
+        __main__.main(["--probes", *beside])
+    assert "expected --probes alone or with --only" in capsys.readouterr().err
+
+
 # A process of its own, killed
 
 SLOW = '''"""Units that say when they start; the third waits for ever, unless there is a file."""

@@ -123,7 +123,7 @@ def sweep(
 ) -> Iterator[tuple[Run, Fit]]:
     """Fit every mixer at every learning rate from every seed, as one batch of jobs for joblib.
 
-    Without more ado the jobs share the cores of this machine; inside
+    By default the jobs share the cores of this machine; inside
     `with joblib.parallel_config("dask"):` (or "ray") they run on a cluster, with the same results
     to the bit on machines of the same kind.
 

@@ -13,8 +13,8 @@ Note [What is counted]
 Note [The whole hyper-connection]
     A mixing matrix is made once a token, for all C features; but its generator is made from all
     d·C numbers of the token. So the cost of `HyperConnection` is counted too, around a branch that
-    does nothing. It is counted, never run: its tensors are torch's fake ones, which have shapes and
-    no values, as the largest would not fit into memory.
+    does nothing. It is counted, never run: its tensors are on the device "meta", where they have
+    shapes and no values, as the largest would not fit into memory.
 """
 
 import math
