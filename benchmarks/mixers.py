@@ -25,17 +25,18 @@ from torch import Tensor, nn
 
 import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
-from gomhc import records
+from gomhc.companion import probes, records
+from gomhc.companion.studies.base import Outcome, Probe, mixer
+from gomhc.companion.studies.language_models import ARMS
 from gomhc.fused import choose
 from gomhc.fused.stages import reference
 from gomhc.hyper_connections import HyperConnection
 from gomhc.lm.model import GPT, preset
-from gomhc.lm.plan import ARMS
 from gomhc.maps import marginal_error
 from gomhc.mixers import Mixer
-from gomhc.studies.base import Outcome, mixer
 
 SEED = 5
+PROTOCOL = 1  # raised when other numbers are meant
 TOLERANCE = 1e-3  # of a float32 method from its map in float64; truncated Sinkhorn's marginals
 LARGEST = 2**31  # bytes of matrices of order ds beyond which the solve is left out
 COPIED = 2**28  # bytes of the copy that measures the bandwidth
@@ -46,7 +47,7 @@ GO, SOLVE = "go-mhc s=2", "solve and autograd"
 class Method(NamedTuple):
     """A way to make mixing matrices."""
 
-    label: str  # of the map, as in `gomhc.studies.base.mixer`
+    label: str  # of the map, as in `gomhc.companion.studies.base.mixer`
     path: str  # "fused", "PyTorch" (the library's own, unfused), or another
     size: int  # g
     call: Callable[[Tensor], Tensor]
@@ -159,6 +160,43 @@ def check(method: Method, d: int, device: str) -> float:
             f"{TOLERANCE:.0e}, got a difference of {apart:.1e}"
         )
     return apart
+
+
+def without_clocks(sizes: Sequence[int], tokens: int) -> Outcome:
+    """What the methods give on the CPU, and what their floors count.
+
+    Args:
+        sizes: numbers of streams d.
+        tokens: number of matrices.
+
+    Returns:
+        metrics[str(d)]["label, path"]: `error`, how far it is from its map in float64; `bytes` of
+        the floor, a token; norms of the `matrices` and of a `gradient`.
+    """
+    metrics: dict[str, Any] = {}
+    for d in sizes:
+        metrics[str(d)] = {}
+        for method in methods(d, tokens, "cpu"):
+            theta = draw(tokens, method.size, "cpu").requires_grad_()
+            matrices = method.call(theta)
+            (gradient,) = torch.autograd.grad(matrices.square().sum(), theta)
+            metrics[str(d)][f"{method.label}, {method.path}"] = {
+                "error": check(method, d, "cpu"),
+                "bytes": floor_bytes(method, d),
+                "matrices": matrices.norm().item(),
+                "gradient": gradient.norm().item(),
+            }
+    return Outcome(metrics, {})
+
+
+PROBE = Probe(
+    "benchmarks/mixers",
+    without_clocks,
+    {"sizes": [3, 4, 8], "tokens": 256},
+    ("benchmarks/mixers-cpu", "benchmarks/mixers-gpu"),
+    relative=1e-5,  # norms of many float32 numbers
+    absolute=2e-6,  # the rounding of one
+)
 
 
 def draw(tokens: int, size: int, device: str) -> Tensor:
@@ -419,7 +457,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--batch", type=int, default=16, help="sequences a step (%(default)s)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of all methods (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="put a record into a folder")
+    parser.add_argument("--probe", action="store_true", help="make the probe anew, time nothing")
     options = parser.parse_args(arguments)
+    if options.probe:
+        print(probes.renew(PROBE))
+        return
     config = {
         "tokens": options.tokens,
         "sizes": options.d,
@@ -432,7 +474,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         compare(**config)
         return
     name = "benchmarks/mixers-gpu" if options.device == "cuda" else "benchmarks/mixers-cpu"
-    record = records.make(name, "gomhc.lm.model", compare, config, [SEED])
+    record = records.make(name, compare, config, [SEED], PROTOCOL)
     print(f"\nrecord: {records.save(record, options.out)}")
 
 

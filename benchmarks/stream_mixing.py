@@ -14,9 +14,7 @@ float64, and their losses must agree: else they don't do the same work, and no r
 import argparse
 import itertools
 import math
-import os
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -30,9 +28,10 @@ from torch import Tensor
 
 import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
-from gomhc import records
-from gomhc.stream_mixing import Problem, fit, released_problem, released_settings
-from gomhc.studies.base import Outcome, mixer
+from gomhc.companion import records
+from gomhc.companion.released import released_problem, released_settings, released_start
+from gomhc.companion.studies.base import Outcome, mixer
+from gomhc.stream_mixing import Problem, fit
 
 # At d = 8 the release leaves mhc-lite out (its max_safe_d is 7); go-mhc s=3 takes that place.
 METHODS = {
@@ -164,7 +163,7 @@ def ours(problem: Problem, label: str, steps: int) -> Float[Tensor, "problems st
 def start(problem: Problem, label: str) -> Float[Tensor, "problems g"]:
     """θ from which `ours` sets out: where one step of a length that rounds to nothing ends."""
     made = mixer(label, problem.d)
-    return fit(problem, made, learning_rate=1e-300, steps=1, seed=SEED, start="released").theta
+    return fit(problem, made, learning_rate=1e-300, steps=1, seed=SEED, start=released_start).theta
 
 
 def first_calls() -> dict[str, float]:
@@ -173,7 +172,8 @@ def first_calls() -> dict[str, float]:
     Loading Numba is part of both, loading torch and gomhc of neither.
     """
     code = (
-        "import time; from gomhc import make_mixer; from gomhc.stream_mixing import *\n"
+        "import time; from gomhc import make_mixer; from gomhc.stream_mixing import fit\n"
+        "from gomhc.companion.released import *\n"
         "problem, mixer = released_problem(4), make_mixer('go-mhc', 4)\n"
         "clock = time.perf_counter(); fit(problem, mixer, steps=1)\n"
         "print(time.perf_counter() - clock)"
@@ -404,7 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument(
         "--dtype", choices=["float32", "float64"], default="float32", help="of the baseline"
     )
-    parser.add_argument("--out", type=Path, metavar="FILE.json", help="write a record")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="put a record into a folder")
     options = parser.parse_args(arguments)
     if options.baseline_steps is None:
         options.baseline_steps = options.steps
@@ -417,13 +417,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         compare(**config)
         return
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    record = records.make(
-        "benchmarks/stream-mixing", "gomhc.stream_mixing", compare, config, [SEED]
-    )
-    with tempfile.TemporaryDirectory(dir=options.out.parent) as folder:
-        os.replace(records.save(record, folder), options.out)
-    print(f"\nrecord: {options.out}")
+    record = records.make("benchmarks/stream-mixing", compare, config, [SEED])
+    print(f"\nrecord: {records.save(record, options.out)}")
 
 
 if __name__ == "__main__":

@@ -7,16 +7,20 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, expect, sync_playwright
 
-from book.chromium import FLAGS, NoChromiumError, find
+from book.tools.chromium import FLAGS, NoChromiumError, find
 
 ROOT = Path(__file__).resolve().parents[1]
 HTML = ROOT / "_build" / "html"
 REPORT = ROOT / "_build" / "browser.json"
+PATIENCE = 100_000  # milliseconds that a page on a busy machine may take over anything
 RESULTS: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+
+expect.set_options(timeout=PATIENCE)
 
 
 class Quiet(http.server.SimpleHTTPRequestHandler):
@@ -50,9 +54,18 @@ def server() -> Iterator[str]:
 def browser() -> Iterator[Browser]:
     """The machine's Chromium."""
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=find(), args=FLAGS, headless=True)
+        chromium = playwright.chromium.launch(
+            executable_path=find(), args=FLAGS, headless=True, timeout=PATIENCE
+        )
         yield chromium
         chromium.close()
+
+
+def new_context(browser: Browser, **options: Any) -> BrowserContext:
+    """A session of the browser's, with time enough."""
+    context = browser.new_context(**options)
+    context.set_default_timeout(PATIENCE)
+    return context
 
 
 @pytest.fixture

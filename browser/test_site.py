@@ -12,11 +12,11 @@ import axe_playwright_python
 import pytest
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, Route, expect
+from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect
 from pypdf import PdfReader
 
-from browser.conftest import HTML
-from gomhc import figures
+from browser.conftest import HTML, new_context
+from gomhc.companion import figures
 
 FILES = sorted(path for path in HTML.rglob("*.html") if "_static" not in path.parts)
 # The first page only leads on to book/index.html.
@@ -71,8 +71,8 @@ class Visitor:
 
     def __init__(self, browser: Browser, base: str, scheme: str, width: int):
         self.base, self.width = base, width
-        self.context: BrowserContext = browser.new_context(
-            color_scheme=scheme, viewport={"width": width, "height": 900}
+        self.context = new_context(
+            browser, color_scheme=scheme, viewport={"width": width, "height": 900}
         )
         self.context.route(lambda url: not url.startswith((base, "data:", "blob:")), self.refuse)
         self.page: Page = self.context.new_page()
@@ -209,11 +209,11 @@ def test_three_chapters_have_a_knob():
     assert len(KNOBS) >= 3
 
 
-def frame(knob) -> str:
-    """Source of the one picture that a knob shows."""
+def frame(knob) -> Locator:
+    """The one picture that a knob shows, whichever that is when it is looked at."""
     shown = knob.locator("img:visible")
     expect(shown).to_have_count(1)
-    return shown.get_attribute("src")
+    return shown
 
 
 @pytest.mark.parametrize("page", KNOBS)
@@ -223,7 +223,8 @@ def test_knobs_turn_by_keyboard(reader, page):
     turned = [knob for knob in knobs if knob.locator("img").count() > 1]
     assert turned or "profile = smoke" in opened.content()  # a small run may have one frame
     for knob in turned:
-        before = frame(knob)
+        shown = frame(knob)
+        before = shown.get_attribute("src")
         control = knob.locator("input:checked, input[type=range]").first
         expect(control).to_have_count(1)
         control.focus()
@@ -231,10 +232,9 @@ def test_knobs_turn_by_keyboard(reader, page):
         if control.get_attribute("value") == control.get_attribute("max"):
             forward = "ArrowLeft"
         opened.keyboard.press(forward)
-        after = frame(knob)
-        assert after != before
+        expect(shown).not_to_have_attribute("src", before)
         opened.keyboard.press("ArrowLeft" if forward == "ArrowRight" else "ArrowRight")
-        assert frame(knob) == before
+        expect(shown).to_have_attribute("src", before)
 
 
 @pytest.mark.parametrize("page", KNOBS)
@@ -265,7 +265,7 @@ def test_folded_code_is_printed(reader, tmp_path):
 
 @pytest.mark.parametrize("page", KNOBS)
 def test_without_javascript_the_static_figure_is_there(browser, server, page):
-    context = browser.new_context(java_script_enabled=False)
+    context = new_context(browser, java_script_enabled=False)
     opened = context.new_page()
     opened.goto(server + page)
     for template in opened.locator("template[data-knob-for]").all():
@@ -293,10 +293,12 @@ def test_a_knob_turns_in_a_notebook_alone(browser):
     for k in (1, 2):
         frames[k] = Figure(figsize=(2, 1))
         frames[k].text(0.5, 0.5, str(k))
-    opened = browser.new_page()
+    context = new_context(browser)
+    opened = context.new_page()
     opened.set_content(figures.knob(frames, "k", "A number.")._repr_mimebundle_()["text/html"])
-    before = frame(opened)
+    shown = frame(opened)
+    before = shown.get_attribute("src")
     opened.get_by_label("k").press("ArrowRight")
-    assert frame(opened) != before
+    expect(shown).not_to_have_attribute("src", before)
     expect(opened.locator("output")).to_have_text("2")
-    opened.close()
+    context.close()

@@ -1,19 +1,16 @@
 """gomhc: exact doubly stochastic stream mixing for hyper-connections.
 
-A companion to the paper go-mHC (arXiv 2604.02309). Maps make mixers; `birkhoff` and `composition`
-observe them. What belongs to one topic keeps its module's name: `gomhc.spectra`,
-`gomhc.stream_mixing`, `gomhc.records`, `gomhc.studies`, `gomhc.claims`. `gomhc.figures` draws, and
-is imported only where a figure is wanted.
+A companion to the paper go-mHC (arXiv 2604.02309). Maps make mixers, mixers make layers;
+`birkhoff`, `reach` and `composition` observe. What belongs to one topic keeps its module's name:
+`gomhc.spectra`, `gomhc.stream_mixing`, `gomhc.lm`. What only the book needs is in
+`gomhc.companion`, which none of these imports.
 """
 
-from gomhc import claims, records, spectra, stream_mixing, studies
+from gomhc import spectra, stream_mixing
 from gomhc.birkhoff import (
     Decomposition,
-    Nearest,
     birkhoff_von_neumann,
-    distance_to_family,
     haar_variance,
-    nearest_in_family,
     project,
     sample_haar,
     sample_uniform,
@@ -42,6 +39,7 @@ from gomhc.mixers import (
     Unconstrained,
     make_mixer,
 )
+from gomhc.reach import Nearest, distance_to_family, nearest_in_family
 
 __version__ = "0.1.0"
 
@@ -62,7 +60,6 @@ __all__ = [
     "birkhoff_von_neumann",
     "block_frobenius",
     "cayley",
-    "claims",
     "composite_gain",
     "composites",
     "distance_to_family",
@@ -75,7 +72,6 @@ __all__ = [
     "nearest_in_family",
     "permutation_matrices",
     "project",
-    "records",
     "reduce_streams",
     "sample_haar",
     "sample_uniform",
@@ -84,5 +80,4 @@ __all__ = [
     "smallest_singular_value",
     "spectra",
     "stream_mixing",
-    "studies",
 ]

@@ -105,7 +105,7 @@ class HyperConnection(nn.Module):
         branch: F; returns what it is given in shape, such as a block with a norm of its own.
         mixer: from `make_mixer`; its d is the number of streams.
         layer: index of this connection in the network; it prefers stream `layer` mod d.
-        off_diagonal_mass: of H_res at the start, see `Mixer.initial_theta`.
+        off_diagonal_mass: of H_res at the start, see `Mixer.initial_theta`; identity has none.
         inputs: what the matrices are made from: "all" streams side by side, or their "mean" (x'
             then has the length C, and W as many columns).
         generator: source of randomness for mixers with a random start.

@@ -59,12 +59,6 @@ def check_floating(name: str, value: object) -> None:
         raise TypeError(f"expected {name} as a tensor of a real floating dtype, got {found}")
 
 
-def check_generator(generator: object) -> None:
-    """Raise TypeError unless it is a source of randomness or None; a seed is neither."""
-    if not isinstance(generator, torch.Generator | None):
-        raise TypeError(f"expected torch.Generator().manual_seed(…) or None, got {generator=}")
-
-
 def check_square(M: Tensor) -> None:
     """Raise ValueError unless M is a batch of square matrices of order 1 or more."""
     if M.ndim < 2 or M.shape[-1] != M.shape[-2] or not M.shape[-1]:

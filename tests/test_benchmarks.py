@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from benchmarks import mixers
+from benchmarks import imports, mixers
 from benchmarks import stream_mixing as benchmark
-from gomhc import records
+from gomhc.companion import records
+from gomhc.companion.released import released_problem
+from gomhc.companion.studies.base import mixer
 from gomhc.lm.model import preset
-from gomhc.stream_mixing import released_problem
-from gomhc.studies.base import mixer
 
 CASES = [(d, label) for d, labels in benchmark.METHODS.items() for label in labels]
 
@@ -53,12 +53,10 @@ def test_sides_that_disagree_get_no_ratio(monkeypatch):
 
 def test_command_prints_a_table_and_writes_a_record(tmp_path, capsys, quick):
     threads = torch.get_num_threads()
-    file = tmp_path / "new" / "run.json"
-    arguments = ["--steps", "20", "--baseline-steps", "10", "--d", "4", "--out", str(file)]
+    arguments = ["--steps", "20", "--baseline-steps", "10", "--d", "4", "--out", str(tmp_path)]
     benchmark.main(arguments)
     assert torch.get_num_threads() == threads
-    assert [path.name for path in file.parent.iterdir()] == ["run.json"]
-    record = records.load(file)
+    record = records.load(tmp_path / "benchmarks" / "stream-mixing.json")
     assert record.config["steps"] == 20 and record.config["baseline_steps"] == 10
     assert record.metrics["estimate"] is True
     methods, total = record.metrics["d4"]["methods"], record.metrics["d4"]["total"]
@@ -167,3 +165,10 @@ def test_command_of_mixers_prints_tables_and_stores_a_record(tmp_path, capsys, m
     assert set(record.metrics["exponent"]) == {"value", "stderr"}
     printed = capsys.readouterr().out
     assert "300 tokens, d = 4" in printed and "POT, log" in printed
+
+
+def test_imports_are_compared_by_medians_without_the_first_round(monkeypatch, capsys):
+    times = {"import torch": iter([9.0, 1.0, 3.0, 2.0]), "import gomhc": iter([9.0, 2.2, 2.0, 3.0])}
+    monkeypatch.setattr(imports, "seconds", lambda statement: next(times[statement]))
+    assert imports.main(["--rounds", "3"]) == 0
+    assert "ratio 1.100, target at most 1.2" in capsys.readouterr().out

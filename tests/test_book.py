@@ -13,23 +13,23 @@ import nbformat
 import pytest
 import yaml
 from jupyter_book.config import get_final_config, validate_yaml
+from nbclient import NotebookClient
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from pybtex.database import parse_string
 from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 from sphinx_external_toc.parsing import parse_toc_yaml
 
-from book import build as builder
-from book import generated
-from book.execute import NotebookError, execute
-from gomhc.claims import CLAIMS
-from gomhc.claims.answers import ANSWERS
+from book.tools import build as builder
+from book.tools import generated
+from book.tools.execute import NotebookError, execute
+from gomhc.companion.claims import CLAIMS
+from gomhc.companion.claims.answers import ANSWERS
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
 NOTEBOOKS = builder.notebooks(ROOT)
 SMOKE = {"profile": "smoke", "seed": 0, "device": "auto"}
-SMOKE_TIMEOUT = 120  # seconds a cell
 KERNEL = {"name": "python3", "display_name": "Python 3", "language": "python"}
 
 
@@ -141,7 +141,7 @@ def test_notebook_is_stored_without_outputs_and_defines_no_class(name):
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_notebook_runs_in_the_smoke_profile(name, tmp_path):
     source, target = ROOT / "notebooks" / f"{name}.ipynb", tmp_path / f"{name}.ipynb"
-    assert execute(ROOT, source, target, SMOKE, SMOKE_TIMEOUT)["profile"] == "smoke"
+    assert execute(ROOT, source, target, SMOKE)["profile"] == "smoke"
 
 
 # The promises of `make book`, on a book of one tiny notebook.
@@ -175,7 +175,7 @@ def project(tmp_path: Path) -> Path:
 
 def run(project: Path, guarded: bool | None = None, **changed: object) -> dict[str, Any]:
     source, target = project / "notebooks" / "tiny.ipynb", project / "out" / "tiny.ipynb"
-    return execute(project, source, target, SMOKE | changed, cell_timeout=20, guarded=guarded)
+    return execute(project, source, target, SMOKE | changed, guarded=guarded)
 
 
 def test_executed_notebook_holds_outputs_and_its_own_history(project):
@@ -266,10 +266,29 @@ def test_failed_notebook_is_named_with_its_cell_and_error(project, cell, error):
     assert not (project / "out" / "tiny.ipynb").exists()
 
 
-def test_cell_out_of_time_is_named(project):
-    source = write_notebook(project, "import time", "time.sleep(60)")
+def test_cell_out_of_time_is_named(project, monkeypatch):
+    # The others may take as long as the machine needs.
+    monkeypatch.setattr(
+        NotebookClient,
+        "timeout_func",
+        lambda client, cell: client.timeout if "wait" in cell.source else None,
+    )
+    source = write_notebook(project, "import threading", "threading.Event().wait()")
     with pytest.raises(NotebookError, match=r"tiny\.ipynb, cell 4 failed(?s:.)*timed out"):
         execute(project, source, project / "out" / "tiny.ipynb", SMOKE, cell_timeout=1)
+
+
+def test_a_busy_machine_may_be_late(project, monkeypatch):
+    """A kernel's start and its outputs have limits apart, of a minute and of four seconds."""
+    limits = set()
+    monkeypatch.setattr(
+        NotebookClient,
+        "timeout_func",
+        lambda client, cell: limits.add((client.startup_timeout, client.iopub_timeout)),
+    )
+    run(project)
+    ((start, outputs),) = limits
+    assert min(start, outputs) >= 600
 
 
 def test_good_book_stands_until_a_better_one_is_whole(project, monkeypatch, capfd):
@@ -285,7 +304,7 @@ def test_good_book_stands_until_a_better_one_is_whole(project, monkeypatch, capf
     assert all(said in status for said in ("smoke", "all 3 cells ran", " MiB", "torch 2."))
 
     assert builder.main() == 0
-    assert "render … 0.0 s (unchanged)" in capfd.readouterr().out
+    assert re.search(r"^render … \d+\.\d s \(unchanged\)$", capfd.readouterr().out, re.MULTILINE)
 
     write_notebook(project, "1 / 0")
     assert builder.main() == 1

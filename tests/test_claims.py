@@ -8,11 +8,12 @@ import re
 import shutil
 from pathlib import Path
 
+import msgspec
 import nbformat
 import pytest
 
-from gomhc import records
-from gomhc.claims import (
+from gomhc.companion import records
+from gomhc.companion.claims import (
     CLAIMS,
     answer,
     ledger,
@@ -20,10 +21,10 @@ from gomhc.claims import (
     ledger_summary,
     ledger_table,
 )
-from gomhc.claims.answers import ANSWERS
-from gomhc.claims.base import CAVEAT, FAILS, HOLDS, OPEN, VERDICTS, Finding, judge
-from gomhc.lm.plan import record_name
-from gomhc.published import FIGURE_8_ERROR, FIGURE_8_STEPS
+from gomhc.companion.claims.answers import ANSWERS
+from gomhc.companion.claims.base import CAVEAT, FAILS, HOLDS, OPEN, VERDICTS, Finding, judge
+from gomhc.companion.published import FIGURE_8_ERROR, FIGURE_8_STEPS
+from gomhc.companion.studies.language_models import record_name
 
 ROOT = Path(__file__).resolve().parents[1]
 PINNED = Path(__file__).with_name("pinned_verdicts.json")
@@ -40,8 +41,6 @@ def save(folder, name, config, metrics, series=None):
     provenance = records.Provenance(
         commit="unknown",
         dirty=False,
-        code="0" * 64,
-        modules=("gomhc.maps",),
         seeds=(0,),
         device="CPU, 1 thread",
         versions={},
@@ -49,7 +48,7 @@ def save(folder, name, config, metrics, series=None):
         wall_seconds=1.0,
         cpu_seconds=1.0,
     )
-    records.save(records.Record(name, config, metrics, series or {}, provenance), folder)
+    records.save(records.Record(name, 1, config, metrics, series or {}, provenance), folder)
 
 
 def released(d):
@@ -641,7 +640,7 @@ def test_what_was_measured_is_not_typed_by_hand(entries, folder):
     for path in sorted(folder.glob("*/*.json")):
         record = records.load(path)
         change = other(record.metrics, factors)
-        records.save(dataclasses.replace(record, metrics=change), folder)
+        records.save(msgspec.structs.replace(record, metrics=change), folder)
     after = by_id(ledger(folder))
     for claim in CLAIMS:
         assert after[claim.id].measured != before[claim.id].measured, claim.id
@@ -657,7 +656,7 @@ def test_answers_are_not_typed_by_hand(untouched, folder):
     for path in sorted(folder.glob("*/*.json")):
         record = records.load(path)
         change = other(record.metrics, factors)
-        records.save(dataclasses.replace(record, metrics=change), folder)
+        records.save(msgspec.structs.replace(record, metrics=change), folder)
     for question, words in before.items():
         assert answer(question, folder) != words, question
 

@@ -1,21 +1,21 @@
 """`make compare`: does another run of the studies reproduce ours?"""
 
-import dataclasses
 import shutil
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
-from book import compare as comparing
-from book.compare import OURS, compare, is_timing, main
-from gomhc.records import Provenance, Record, save
+from book.tools import compare as comparing
+from book.tools.compare import OURS, compare, is_timing, main
+from gomhc.companion.records import Provenance, Record, save
 
 ROOT = Path(__file__).resolve().parents[1]
-MADE = Provenance("unknown", False, "0" * 64, (), (0,), "CPU", {}, "2026-01-01T00:00:00Z", 1, 1)
+MADE = Provenance("unknown", False, (0,), "CPU", {}, "2026-01-01T00:00:00Z", 1, 1)
 
 
 def record(name="study/one", config=None, series=None, **metrics) -> Record:
-    return Record(name, config or {"steps": 5}, metrics, series or {}, MADE)
+    return Record(name, 1, config or {"steps": 5}, metrics, series or {}, MADE)
 
 
 @pytest.fixture
@@ -93,9 +93,9 @@ def test_curves_count_too_and_so_does_their_length():
 
 def test_times_and_provenance_are_not_results():
     ours = record(seconds={"mhc": [1.0]}, tokens_per_second=5, loss=1.0)
-    other = dataclasses.replace(
+    other = replace(
         record(seconds={"mhc": [9.0]}, tokens_per_second=9, loss=1.0),
-        provenance=dataclasses.replace(MADE, device="a GPU", wall_seconds=99),
+        provenance=replace(MADE, device="a GPU", wall_seconds=99),
     )
     assert moved(ours, other) == []
     assert moved(ours, other, timings=True) == [

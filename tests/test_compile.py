@@ -30,7 +30,7 @@ for case in sys.argv[1:]:
 
 def test_compiles_without_a_graph_break():
     command = [sys.executable, "-c", SCRIPT, *map(":".join, CASES)]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout.split() == [name for name, _ in CASES], result.stderr[-3000:]
 
 
@@ -55,5 +55,5 @@ print("compiled")
 
 def test_a_model_compiles_without_a_graph_break():
     command = [sys.executable, "-c", MODEL]
-    result = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout == "compiled\n", result.stderr

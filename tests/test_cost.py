@@ -3,14 +3,18 @@
 import inspect
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from gomhc import make_mixer, marginal_error
+from gomhc.companion.claims.cost import recovered
+from gomhc.companion.studies import cost
+from gomhc.companion.studies.base import Unit, mixer
+from gomhc.companion.studies.cost import front, sweeps
+from gomhc.hyper_connections import HyperConnection
 from gomhc.mixers.base import Mixer
-from gomhc.studies import cost
-from gomhc.studies.base import Unit, mixer
 
 
 class Square(Mixer):
@@ -102,6 +106,14 @@ def test_flops_of_a_hyper_connection():
         cost.count_flops(made, width, backward=True)
 
 
+def test_flops_of_the_layer_are_those_of_its_class(monkeypatch):
+    """What is counted is `HyperConnection` itself: a change of it is seen."""
+    before = sum(cost.count_flops(make_mixer("mhc", 4), 16).values())
+    forward = HyperConnection.forward
+    monkeypatch.setattr(HyperConnection, "forward", lambda self, X: forward(self, X) + X)
+    assert sum(cost.count_flops(make_mixer("mhc", 4), 16).values()) == before + 4 * 16
+
+
 def test_torch_alone_does_not_see_sinkhorn():
     found = cost.flops(["mhc", "kromhc", "mhc-lite"], [3, 4]).metrics
     assert found["torch"]["mhc"]["4"] == 0
@@ -120,12 +132,20 @@ def test_an_operation_without_a_price_is_refused():
 
 def test_bytes_by_hand():
     """exp keeps its result; on top come the matrix itself and one byte to say that θ is finite."""
-    found = cost._bytes(Square(5, lambda M: M.exp().exp()))
+    found = sweeps._bytes(Square(5, lambda M: M.exp().exp()))
     assert found[0] == 3 * 4 * 25 + 1
     assert found[1] > found[0]
 
 
-def test_every_sweep_is_strict_json():
+def test_every_sweep_is_strict_json(monkeypatch):
+    def timed(made, *arguments):
+        nonlocal now
+        step(made, *arguments)
+        now += made.d * (1 + made.num_parameters)
+
+    now, step = 0.0, sweeps.step
+    monkeypatch.setattr(sweeps, "step", timed)
+    monkeypatch.setattr(sweeps, "time", SimpleNamespace(process_time=lambda: now))
     sweep = {"labels": ["identity", "kromhc", "go-mhc s=1"], "sizes": [2, 3, 4], "start": 2}
     blocks = {"block_sizes": [1, 2, 4], "block_d": 2, "block_start": 1}
     for run, options in [
@@ -136,12 +156,13 @@ def test_every_sweep_is_strict_json():
         found = run(**sweep, **blocks, **options)
         json.dumps(found, allow_nan=False)
         assert set(found.metrics["exponent"]["s"]) == {"value", "stderr", "last"}
-    assert all(value > 0 for value in found.metrics["seconds"]["go-mhc s=1"].values())
+    # d (1 + d (d − 1) / 2), over four tokens
+    assert found.metrics["seconds"]["go-mhc s=1"] == {"2": 1.0, "3": 3.0, "4": 7.0}
 
 
 def test_exponents_of_exact_powers():
     table = {"a": {str(d): 5.0 * d**3 for d in (2, 4, 8, 16)}, "b": {"4": 1.0, "8": None}}
-    found = cost._exponents(table, 4, 1, 8)["d"]
+    found = sweeps._exponents(table, 4, 1, 8)["d"]
     assert set(found) == {"a"}
     assert found["a"] == pytest.approx({"value": 3, "stderr": 0, "last": 3}, abs=1e-6)
 
@@ -167,18 +188,18 @@ def test_targets_are_close_to_uniform_where_chains_are_too_long():
 @pytest.mark.parametrize("jacobian", [0, 10_000])
 def test_a_mixer_reaches_what_it_made(jacobian, monkeypatch, generator):
     """By L-BFGS and by least squares."""
-    monkeypatch.setattr(cost, "LARGEST_JACOBIAN", jacobian)
+    monkeypatch.setattr(front, "LARGEST_JACOBIAN", jacobian)
     made = make_mixer("go-mhc", 3, s=2)
     theta = torch.randn(2, made.num_parameters, generator=generator, dtype=torch.float64)
-    assert max(cost._distances(made, made(theta), 3, 300)) < 1e-6
+    assert max(front._distances(made, made(theta), 3, 300)) < 1e-6
 
 
 def test_both_searches_agree(monkeypatch):
     T = cost.targets(4, 3)
     found = []
     for jacobian in (0, 10_000):
-        monkeypatch.setattr(cost, "LARGEST_JACOBIAN", jacobian)
-        found.append(cost._distances(mixer("kromhc", 4), T, 4, 300))
+        monkeypatch.setattr(front, "LARGEST_JACOBIAN", jacobian)
+        found.append(front._distances(mixer("kromhc", 4), T, 4, 300))
     assert found[0] == pytest.approx(found[1], abs=1e-5)
 
 
@@ -214,11 +235,30 @@ def test_what_composition_recovers():
         "kron-go s=2": {"flops": 20, "reach_median": 0.5},
         "kron-go s=3": {"flops": 40, "reach_median": 0.4},
     }
-    found = cost.recovered(rows)
+    found = recovered(rows)
     assert found["kron-go s=2"] == pytest.approx(
         {"rival": "kromhc factors=4x4", "below": 0.3 / 0.8, "closed": 0.3 / 0.6}
     )
     assert found["kron-go s=3"] == {}
+
+
+def test_where_there_is_no_gap_none_is_closed():
+    rows = {
+        "kromhc": {"flops": 10, "reach_median": 0.0},
+        "go-mhc s=2": {"flops": 90, "reach_median": 0.0},
+        "kron-go s=2": {"flops": 10, "reach_median": 0.0},
+    }
+    assert recovered(rows)["kron-go s=2"] == {"rival": "kromhc", "below": 0.0, "closed": 0.0}
+
+
+def test_a_product_below_go_mhc_closes_the_whole_gap_and_no_more():
+    """What the claim of chapter 8 says; the table of chapter 6 said 120 %."""
+    rows = {
+        "kromhc": {"flops": 10, "reach_median": 1.0},
+        "go-mhc s=2": {"flops": 90, "reach_median": 0.5},
+        "kron-go s=2": {"flops": 10, "reach_median": 0.4},
+    }
+    assert recovered(rows)["kron-go s=2"]["closed"] == 1.0
 
 
 @pytest.mark.parametrize("unit", cost.UNITS, ids=lambda unit: unit.name)

@@ -69,7 +69,7 @@ def test_two_processes_take_the_step_of_one(way, mixer, tmp_path):
         [*launch, "--standalone", script, way, mixer],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=1800,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
     )
     assert "same" in result.stdout.split(), result.stderr

@@ -13,9 +13,9 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from PIL import Image
 
-from book.dress import commit, dress
-from gomhc import figures
-from gomhc.figures.interactive import SCRIPT
+from book.tools.dress import commit, dress
+from gomhc.companion import figures
+from gomhc.companion.figures.interactive import SCRIPT
 
 RUN = {
     "profile": "smoke",

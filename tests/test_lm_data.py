@@ -1,6 +1,5 @@
 """Corpora: what is in them, and every way in which a text can be no text."""
 
-import builtins
 import hashlib
 import json
 import urllib.request
@@ -156,21 +155,6 @@ def test_without_a_network(monkeypatch):
     with pytest.raises(ConnectionError, match="no route. Without a network give the path"):
         data.tiny_shakespeare()
     assert list(data.cache().iterdir()) == []
-
-
-def test_without_its_packages(song, monkeypatch):
-    real = builtins.__import__
-
-    def refuse(name, *args, **kwargs):
-        if name in ("tokenizers", "datasets"):
-            raise ImportError(name)
-        return real(name, *args, **kwargs)
-
-    monkeypatch.setattr(builtins, "__import__", refuse)
-    with pytest.raises(ImportError, match=r"gomhc\[lm\]"):
-        data.text(song, level="bpe")
-    with pytest.raises(ImportError, match=r"gomhc\[tinystories\]"):
-        data.tiny_stories()
 
 
 def test_tiny_stories_from_a_copy(tmp_path):

@@ -111,6 +111,13 @@ def test_a_dead_start_stays_dead(corpus):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"d": 8, "reduce": "mean"}, "expected a mixer for d, reduce, got residual"),
+        ({"dead_start": True}, "expected a mixer for dead_start, got residual"),
+        (
+            {"mixer": "go-mhc", "dead_start": True, "off_diagonal_mass": 0.1},
+            "dead_start or off_diagonal_mass, got both: 0.1",
+        ),
+        ({"mixer": "go-mhc", "off_diagonal_mass": 2.0}, r"off_diagonal_mass in \(0, 1\), got 2"),
         ({"mixer": "kromhd"}, "expected a mixer out of residual, .*; got 'kromhd'"),
         ({"heads": 3}, "heads to divide width 64, got 3"),
         ({"dropout": 1.0}, "dropout in"),

@@ -75,7 +75,7 @@ def test_the_contract_of_attributes(mixer):
     assert mixer.initial_theta().shape == (mixer.num_parameters,)
 
 
-def test_generator_sizes_of_science_section_1():
+def test_generator_sizes_as_published():
     sizes = {"identity": 0, "hc": 16, "mhc": 16, "mhc-lite": 24, "kromhc": 4, "kron-go": 12}
     assert {name: make_mixer(name, 4).num_parameters for name in sizes} == sizes
     assert [make_mixer("go-mhc", 4, s=s).num_parameters for s in (1, 2)] == [6, 28]
@@ -123,7 +123,7 @@ def test_the_numerical_promise(case, dtype, tolerance, scale, generator):
     assert B.min() >= 0
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     d=st.integers(1, 6),
     s=st.integers(1, 4),

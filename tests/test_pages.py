@@ -11,16 +11,11 @@ import torch
 from pybtex.database import parse_file
 
 from gomhc import MIXERS, make_mixer
-from gomhc.published import FIGURE_8_STEPS
+from gomhc.companion.published import FIGURE_8_STEPS
+from gomhc.companion.released import released_problem, released_settings
+from gomhc.companion.studies import stream_mixing as studies
 from gomhc.spectra import karpelevich, perfect_mirsky
-from gomhc.stream_mixing import (
-    corrected_problem,
-    fit,
-    released_problem,
-    released_settings,
-    steps_to,
-)
-from gomhc.studies import stream_mixing as studies
+from gomhc.stream_mixing import corrected_problem, fit, steps_to
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))

@@ -6,8 +6,8 @@ import pytest
 from pypdf import PdfReader, PdfWriter
 from pypdf.annotations import Link
 
-from book.chromium import NoChromiumError, find
-from book.pdf import PdfError, join, make, pages, title_of
+from book.tools.chromium import NoChromiumError, find
+from book.tools.pdf import PdfError, inputs_of, join, make, pages, title_of
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -24,16 +24,17 @@ def printed(path: Path, count: int, *links: str) -> Path:
 
 def test_pages_are_joined_with_bookmarks(tmp_path):
     one, two = printed(tmp_path / "1.pdf", 2), printed(tmp_path / "2.pdf", 1)
-    assert join([("One", one), ("Two", two)], tmp_path / "all.pdf") == 3
+    assert join([("One", one), ("Two", two)], tmp_path / "all.pdf", "abc") == 3
     joined = PdfReader(tmp_path / "all.pdf")
     marks = [(mark.title, joined.get_destination_page_number(mark)) for mark in joined.outline]
     assert marks == [("One", 0), ("Two", 2)]
-    assert not (tmp_path / "all.tmp").exists()
+    assert inputs_of(tmp_path / "all.pdf") == "abc"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["1.pdf", "2.pdf", "all.pdf"]
 
 
 def test_links_to_files_of_this_machine_are_dropped(tmp_path):
     one = printed(tmp_path / "1.pdf", 1, "file:///home/me/x.html", "https://example.org/")
-    join([("One", one)], tmp_path / "all.pdf")
+    join([("One", one)], tmp_path / "all.pdf", "")
     notes = PdfReader(tmp_path / "all.pdf").pages[0]["/Annots"]
     assert [note.get_object()["/A"]["/URI"] for note in notes] == ["https://example.org/"]
 

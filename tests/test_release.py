@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -11,9 +12,12 @@ from pathlib import Path
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
+from pypdf import PdfWriter
 
-from book.execute import digest
-from book.release import MANIFEST, SUMS, ReleaseError, check, release
+from book.tools.build import RENDERED_FROM, sources
+from book.tools.execute import digest
+from book.tools.pdf import join
+from book.tools.release import MANIFEST, SUMS, ReleaseError, check, release
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = """\
@@ -46,7 +50,6 @@ def made(tmp_path_factory) -> Path:
         "gomhc/__init__.py": "",
         "_build/html/index.html": "<h1>Tiny</h1>",
         "_build/html/notebooks/tiny.html": "tiny",
-        "_build/html/.rendered-from": "of the build alone",
     }.items():
         (root / name).write_text(text)
     notebook = new_notebook(cells=[new_code_cell("1 + 1", id="a")])
@@ -54,8 +57,21 @@ def made(tmp_path_factory) -> Path:
     source = digest(root, [root / "notebooks" / "tiny.ipynb"])
     notebook.metadata["gomhc"] = {"source": source, "profile": "book", "seed": 0}
     nbformat.write(notebook, executed / "tiny.ipynb")
+    stamp(root)
     release(root)
     return root
+
+
+def stamp(root, **changed):
+    """What `make book` would leave."""
+    about = {"profile": "book", "sources": sources(root), "inputs": "abc"} | changed
+    (root / "_build" / "html" / RENDERED_FROM).write_text(json.dumps(about))
+
+
+@pytest.fixture
+def project(made, tmp_path) -> Path:
+    """A project with its book, which a test may spoil."""
+    return shutil.copytree(made, tmp_path / "project")
 
 
 @pytest.fixture
@@ -96,7 +112,7 @@ def test_sums_are_those_that_sha256sum_reads(made):
 
 def test_zip_is_the_book_and_the_same_every_time(made, tmp_path):
     before = hashed(made / "_build" / "release" / "gomhc-book.zip")
-    (made / "_build" / "html" / "index.html").touch()
+    os.utime(made / "_build" / "html" / "index.html", (10**9, 10**9))  # another year
     assert hashed(release(made) / "gomhc-book.zip") == before
     with zipfile.ZipFile(made / "_build" / "release" / "gomhc-book.zip") as archive:
         assert archive.namelist() == ["gomhc-book/index.html", "gomhc-book/notebooks/tiny.html"]
@@ -104,7 +120,7 @@ def test_zip_is_the_book_and_the_same_every_time(made, tmp_path):
 
 
 def test_a_release_is_checked_from_the_command_line(copy):
-    command = [sys.executable, "-m", "book.release", "--check", str(copy)]
+    command = [sys.executable, "-m", "book.tools.release", "--check", str(copy)]
     assert subprocess.run(command, cwd=ROOT, capture_output=True, check=False).returncode == 0
     (copy / "gomhc-book.zip").write_bytes(b"another")
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
@@ -146,16 +162,47 @@ def test_a_missing_or_added_file_is_noticed(copy, change):
         check(copy)
 
 
-def test_a_notebook_that_changed_since_its_run_is_not_released(made):
-    source = made / "notebooks" / "tiny.ipynb"
-    before = source.read_bytes()
-    source.write_bytes(before.replace(b"1 + 1", b"1 + 2"))
-    try:
-        with pytest.raises(ReleaseError, match="tiny as it was executed, it has changed"):
-            release(made)
-    finally:
-        source.write_bytes(before)
-    check(made / "_build" / "release")  # the last good one stands
+@pytest.mark.parametrize(
+    "name",
+    ["gomhc/__init__.py", "notebooks/tiny.ipynb", "_toc.yml", "requirements.lock", "book/page.md"],
+)
+def test_pages_of_other_sources_are_not_released(project, name):
+    (project / name).parent.mkdir(exist_ok=True)
+    with (project / name).open("a") as file:
+        file.write("\n")
+    with pytest.raises(ReleaseError, match="pages of the project as it is, got older ones"):
+        release(project)
+    check(project / "_build" / "release")  # the last good one stands
+
+
+def test_a_notebook_that_changed_since_its_run_is_not_released(project):
+    source = project / "notebooks" / "tiny.ipynb"
+    source.write_bytes(source.read_bytes().replace(b"1 + 1", b"1 + 2"))
+    stamp(project)
+    with pytest.raises(ReleaseError, match="tiny as it was executed, it has changed"):
+        release(project)
+
+
+def test_pages_of_another_profile_are_not_released(project):
+    shutil.copytree(project / "_build/executed/book", project / "_build/executed/full")
+    with pytest.raises(ReleaseError, match="pages of profile 'full' in _build/html, got 'book'"):
+        release(project, "full")
+    (project / "_build" / "html" / RENDERED_FROM).write_text("of an older build")
+    with pytest.raises(ReleaseError, match="pages of profile 'book' in _build/html, got None"):
+        release(project)
+
+
+def test_a_pdf_of_other_pages_is_not_released(project):
+    page = project / "page.pdf"
+    writer = PdfWriter()
+    writer.add_blank_page(200, 200)
+    writer.write(page)
+    pdf = project / "_build" / "gomhc-book.pdf"
+    join([("Tiny", page)], pdf, "abd")
+    with pytest.raises(ReleaseError, match=r"gomhc-book\.pdf of these pages, got that of others"):
+        release(project)
+    join([("Tiny", page)], pdf, "abc")
+    assert (release(project) / pdf.name).exists()
 
 
 def test_a_release_needs_a_book(tmp_path):

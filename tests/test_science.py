@@ -1,4 +1,4 @@
-"""Every numbered fact of SCIENCE.md, section 2."""
+"""What is provable of the construction, fact by fact, as chapters 1 to 3 derive it."""
 
 import itertools
 import math
@@ -214,7 +214,7 @@ def test_9_haar_variance_at_sizes_known_by_hand():
     """At d = 2, s = 1 an entry is cos² of a uniform angle, with variance 1/8."""
     assert gomhc.haar_variance(2, 1) == pytest.approx(1 / 8)
     assert gomhc.haar_variance(1, 3) == 0
-    with pytest.raises(ValueError, match="s=0"):
+    with pytest.raises(ValueError, match="s >= 1, got 0"):
         gomhc.haar_variance(3, 0)
 
 

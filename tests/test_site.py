@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import yaml
 from PIL import Image
 
-from book.artwork import CARD, deltoid
-from book.finish import finish
+from book.tools.artwork import CARD, deltoid
+from book.tools.finish import finish
 
 ROOT = Path(__file__).resolve().parents[1]
 STATIC = ROOT / "book" / "static"

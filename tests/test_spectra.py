@@ -10,23 +10,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import t
 
-from gomhc import make_mixer, sample_uniform
+from gomhc import Unconstrained, make_mixer, sample_uniform
+from gomhc.companion.released import released_search
+from gomhc.companion.studies import mixer
+from gomhc.companion.studies import polytope as polytope_studies
+from gomhc.companion.studies import spectra as studies
 from gomhc.spectra import (
-    CELLS,
-    EXTENT,
-    HALF_CELL,
     Region,
     coverage,
     eigenvalues,
     karpelevich,
     perfect_mirsky,
-    released_search,
     search_spectrum,
     spectral_grid,
 )
-from gomhc.studies import mixer
-from gomhc.studies import polytope as polytope_studies
-from gomhc.studies import spectra as studies
+from gomhc.spectra.regions import CELLS, EXTENT, HALF_CELL
 
 ORDERS = range(1, 9)
 REGIONS = (perfect_mirsky, karpelevich)
@@ -96,7 +94,7 @@ def test_stochastic_matrices_realise_every_arc_of_karpelevich(d):
     assert seen >= (0 if d == 2 else 21)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(d=st.integers(1, 8), power=st.floats(0.2, 30), seed=st.integers(0, 10**6))
 def test_spectra_of_stochastic_matrices_lie_in_karpelevich(d, power, seed):
     """From dense to nearly deterministic: large powers leave one large entry a row."""
@@ -350,24 +348,18 @@ def test_kronecker_products_of_2x2_have_real_spectra(generator):
     assert share <= real_cells / perfect_mirsky(4).contains(spectral_grid()).sum()
 
 
-def test_coverage_with_the_released_budget():
-    made = (torch.Generator().manual_seed(0) for _ in range(2))
-    share = coverage(mixer("go-mhc s=1", 3), budget="released", targets=5, generator=next(made))
-    visits = released_search(mixer("go-mhc s=1", 3), 5, next(made))
-    assert 0 < share == visits.share(perfect_mirsky(3)) < 0.3
-
-
 @pytest.mark.parametrize("label", ["go-mhc s=2", "mhc iterations=10", "mhc-lite", "kromhc"])
 def test_released_budgets(label, generator):
     visits = released_search(mixer(label, 4), 4, generator)
     steps = 100 if label.startswith("go") else 250
     assert visits.total == 4 * (steps + 1) * 4
+    assert 0 < visits.share(perfect_mirsky(4)) < 0.3
 
 
 def test_the_released_exponential_makes_the_same_matrices(generator):
     """exp(R − Rᵀ) and the Cayley transform have the same image; one is found from the other."""
+    from gomhc.companion.released import _Exponential
     from gomhc.maps import block_frobenius, inverse_cayley, skew_symmetric
-    from gomhc.spectra import _Exponential
 
     theta = 2 * torch.randn(15, generator=generator, dtype=torch.float64)
     by_exponential = _Exponential(3, 2)
@@ -375,6 +367,33 @@ def test_the_released_exponential_makes_the_same_matrices(generator):
     torch.testing.assert_close(by_exponential(theta), block_frobenius(rotation, 2))
     same = make_mixer("go-mhc", 3, s=2)(inverse_cayley(rotation))
     torch.testing.assert_close(same, by_exponential(theta), atol=1e-10, rtol=0)
+
+
+class _Overflowing(Unconstrained):
+    """Any matrix, but that of a θ with a first entry above 5 is infinite."""
+
+    def mix(self, theta):
+        return super().mix(theta) * torch.where(theta[..., :1, None] > 5, math.inf, 1.0)
+
+
+def test_a_search_that_is_never_finite_leaves_the_others_alone():
+    """From 25 points on `cdist` multiplies matrices, and an infinity among them becomes NaN."""
+    targets = 0.5 * torch.exp(1j * torch.linspace(0.2, 3, 40, dtype=torch.float64))
+    start = torch.zeros(40, 9, dtype=torch.float64)
+    start += torch.randn(start.shape, generator=torch.Generator().manual_seed(0))
+    start[7, 0] = 1e6
+    visits = search_spectrum(
+        _Overflowing(3),
+        targets,
+        start=start,
+        steps=200,
+        handovers=4,
+        stop=1e-3,
+        learning_rate=0.05,
+        generator=torch.Generator().manual_seed(0),
+    )
+    others = torch.arange(40) != 7
+    assert (visits.distance[others] < 0.1).all()
 
 
 TARGETS = torch.zeros(3, dtype=torch.complex128)
@@ -389,15 +408,21 @@ TARGETS = torch.zeros(3, dtype=torch.complex128)
         (lambda: eigenvalues(torch.zeros(3, 4)), r"square.*\(3, 4\)"),
         (lambda: search_spectrum(make_mixer("mhc", 3), TARGETS[None]), r"targets.*\(1, 3\)"),
         (lambda: search_spectrum(make_mixer("mhc", 3), TARGETS / 0), "finite targets"),
-        (lambda: search_spectrum(make_mixer("mhc", 3), TARGETS, steps=-1), "steps=-1"),
+        (lambda: search_spectrum(make_mixer("mhc", 3), TARGETS, steps=-1), "steps >= 0, got -1"),
         (lambda: search_spectrum(make_mixer("mhc", 3), TARGETS, learning_rate=0), "rate=0"),
         (lambda: search_spectrum(make_mixer("mhc", 3), TARGETS, stop=-1.0), "stop=-1"),
-        (lambda: search_spectrum(make_mixer("mhc", 3), TARGETS, handovers=-1), "handovers=-1"),
+        (
+            lambda: search_spectrum(make_mixer("mhc", 3), TARGETS, handovers=-1),
+            "handovers >= 0, got -1",
+        ),
+        (
+            lambda: search_spectrum(make_mixer("mhc", 3), TARGETS, steps=5, handovers=10),
+            "fewer handovers than steps, got handovers=10, steps=5",
+        ),
         (
             lambda: search_spectrum(make_mixer("mhc", 3), TARGETS, start=torch.zeros(3, 4)),
             r"starts \(3, 9\), got shape \(3, 4\)",
         ),
-        (lambda: coverage(make_mixer("identity", 3), budget="free"), "'free'"),
         (lambda: coverage(make_mixer("identity", 1)), "region with cells, got that of d = 1"),
         (lambda: coverage(make_mixer("identity", 3), tolerance=1.0), r"tolerance in \(0, 0.0104\]"),
         (lambda: released_search(make_mixer("kron-go", 4), 3), "mhc-lite or kromhc, got Kronecker"),
@@ -407,6 +432,17 @@ TARGETS = torch.zeros(3, dtype=torch.complex128)
 def test_bad_input(call, message, unchecked):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("number", [math.inf, 3.0, "3"])
+@pytest.mark.parametrize("name", ["steps", "handovers"])
+def test_what_counts_is_an_integer(name, number, unchecked):
+    for search in (
+        lambda **given: search_spectrum(make_mixer("mhc", 3), TARGETS, **given),
+        lambda **given: coverage(make_mixer("mhc", 3), **given),
+    ):
+        with pytest.raises(TypeError, match=f"expected {name} as an integer, got {number!r}"):
+            search(**{name: number})
 
 
 def test_the_counterexample_of_order_five():

@@ -3,7 +3,6 @@
 import itertools
 import math
 import threading
-import time
 
 import cvxpy as cp
 import joblib
@@ -11,20 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from gomhc import make_mixer, stream_mixing
+from gomhc import make_mixer
 from gomhc.birkhoff import marginal_error
+from gomhc.companion.released import released_problem, released_settings, released_start
 from gomhc.mixers import Kronecker, Mixer
-from gomhc.stream_mixing import (
-    CHUNK,
-    FAMILIES,
-    Problem,
-    corrected_problem,
-    fit,
-    released_problem,
-    released_settings,
-    steps_to,
-    sweep,
-)
+from gomhc.stream_mixing import FAMILIES, Problem, corrected_problem, fit, fits, steps_to, sweep
+from gomhc.stream_mixing.fits import CHUNK
 
 FUSED = [
     ("go-mhc", 4, {"s": 1}),
@@ -85,7 +76,7 @@ def test_every_draw_shares_the_targets_and_nothing_else():
 
 
 def test_sparsity_scales_rows_unless_it_masks():
-    plain = released_problem(5, sparsity=0.5, scale_inputs=False)
+    plain = released_problem(5, scale_inputs=False)
     scaled = released_problem(5, sparsity=0.5)
     ratio = scaled.X / plain.X
     kept = ratio[..., :1]
@@ -134,7 +125,7 @@ def test_corrected_problem_has_targets_of_its_family(family):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: released_problem(0), "d, problems, samples >= 1"),
+        (lambda: released_problem(0), "d >= 1, got 0"),
         (lambda: released_problem(3, sparsity=1.0), "sparsity in"),
         (lambda: corrected_problem(3, noise=-1.0), "noise >= 0"),
         (lambda: corrected_problem(3, "corners"), "got 'corners'"),
@@ -142,7 +133,18 @@ def test_corrected_problem_has_targets_of_its_family(family):
         (lambda: fit(small(3), make_mixer("mhc", 4)), "expected a mixer with d = 3, got d = 4"),
         (lambda: fit(small(3), make_mixer("mhc", 3), steps=0), "steps >= 1"),
         (lambda: fit(small(3), make_mixer("mhc", 3), learning_rate=-1.0), "learning rates > 0"),
-        (lambda: fit(small(3), make_mixer("mhc", 3), start="dead"), "got 'dead'"),
+        (lambda: released_problem(3, sparsity=0.5, scale_inputs=False), "got sparsity=0.5 alone"),
+        (lambda: released_problem(3, mask_entries=True), "sparsity > 0 for mask_entries"),
+        (
+            lambda: fit(
+                small(3), make_mixer("mhc", 3), start=released_start, off_diagonal_mass=2.0
+            ),
+            "got both: off_diagonal_mass=2.0",
+        ),
+        (
+            lambda: fit(small(3), make_mixer("mhc", 3), start=lambda *_: torch.zeros(2, 9)),
+            r"starts of shape \(3, 9\), got \(2, 9\)",
+        ),
         (lambda: fit(small(3), make_mixer("mhc", 3), backend="fast"), "got 'fast'"),
         (lambda: fit(small(3), make_mixer("identity", 3), backend="fused"), "no code for Identity"),
         (
@@ -245,7 +247,7 @@ def test_floor_of_noiseless_samples_is_zero_at_the_target():
 
 
 @pytest.mark.parametrize("case", FUSED, ids=name)
-@pytest.mark.parametrize("start", ["live", "released"])
+@pytest.mark.parametrize("start", [None, released_start])
 def test_compiled_fit_takes_the_steps_of_autograd(case, start):
     problem = small(case[1])
     mixer = make_mixer(case[0], case[1], **case[2])
@@ -271,11 +273,11 @@ def test_a_fit_asks_its_mixer(of_mixer, of_fit, path, monkeypatch):
     taken = []
 
     def noted(name):
-        run = getattr(stream_mixing, f"_descend_{name}")
+        run = getattr(fits, f"_descend_{name}")
         return lambda *arguments: taken.append(name) or run(*arguments)
 
     for name in ("fused", "reference"):
-        monkeypatch.setattr(stream_mixing, f"_descend_{name}", noted(name))
+        monkeypatch.setattr(fits, f"_descend_{name}", noted(name))
     mixer = make_mixer("mhc", 3, backend=of_mixer)
     found = fit(small(3), mixer, 0.05, 5, backend=of_fit)
     assert taken == [path]
@@ -328,25 +330,28 @@ def test_a_compiled_fit_of_more_streams_than_the_fused_mixers_take():
     # ds = 74
     problem, mixer = released_problem(37, problems=1, samples=5), make_mixer("go-mhc", 37)
     fused, reference = (
-        fit(problem, mixer, 1e-3, 3, start="released", backend=backend)
+        fit(problem, mixer, 1e-3, 3, start=released_start, backend=backend)
         for backend in ("fused", "reference")
     )
     torch.testing.assert_close(fused.theta, reference.theta, rtol=1e-8, atol=1e-9)
 
 
 def test_fits_run_on_all_cores_unless_configured_otherwise(monkeypatch):
-    def threads(run):
-        found = set()
+    def threads(run, expected):
+        """How many take the jobs; each waits for the others, so that none takes another's."""
+        found, all_there = set(), threading.Event()
 
         def noted(*arguments):
             found.add(threading.get_ident())
-            time.sleep(0.05)  # so that one thread cannot take all jobs before another wakes up
+            if len(found) >= expected:
+                all_there.set()
+            assert all_there.wait(timeout=300), f"expected {expected} threads, got {len(found)}"
             return descend(*arguments)
 
-        descend = stream_mixing._descend_fused
-        monkeypatch.setattr(stream_mixing, "_descend_fused", noted)
-        run()
-        monkeypatch.setattr(stream_mixing, "_descend_fused", descend)
+        descend = fits._descend_fused
+        with monkeypatch.context() as patch:
+            patch.setattr(fits, "_descend_fused", noted)
+            run()
         return len(found)
 
     problem, mixer = released_problem(2, problems=64, samples=5), make_mixer("go-mhc", 2)
@@ -358,9 +363,10 @@ def test_fits_run_on_all_cores_unless_configured_otherwise(monkeypatch):
         with joblib.parallel_config("threading", n_jobs=jobs):
             plain()
 
-    assert threads(plain) == min(joblib.cpu_count(), 8)
-    assert threads(lambda: configured(1)) == 1
-    assert threads(lambda: configured(3)) == 3
+    cores = min(joblib.cpu_count(), 8)
+    assert threads(plain, cores) == cores
+    assert threads(lambda: configured(1), 1) == 1
+    assert threads(lambda: configured(3), 3) == 3
 
 
 @pytest.mark.parametrize("case", [FUSED[1], *REFERENCE_ONLY], ids=name)
@@ -403,7 +409,7 @@ def test_released_go_mhc_moves_twice_as_fast_as_its_learning_rate():
 
     n = 6
     rows, columns = torch.triu_indices(n, n, 1)
-    start = fit(problem, mixer, 1e-12, 1, start="released").theta
+    start = fit(problem, mixer, 1e-12, 1, start=released_start).theta
     R = torch.zeros(3, n, n, dtype=torch.float64)
     R[:, rows, columns] = start / 2
     R[:, columns, rows] = -start / 2
@@ -423,9 +429,9 @@ def test_released_go_mhc_moves_twice_as_fast_as_its_learning_rate():
 
 def test_released_starts_have_the_stated_distributions():
     problem = corrected_problem(4, problems=400, samples=5)
-    triangular = fit(problem, make_mixer("go-mhc", 4, s=2), 1e-12, 1, start="released").theta
+    triangular = fit(problem, make_mixer("go-mhc", 4, s=2), 1e-12, 1, start=released_start).theta
     assert triangular.abs().max() < 1 and abs(triangular.var() - 1 / 6) < 0.01
-    normal = fit(problem, make_mixer("mhc-lite", 4), 1e-12, 1, start="released").theta
+    normal = fit(problem, make_mixer("mhc-lite", 4), 1e-12, 1, start=released_start).theta
     assert abs(normal.mean()) < 0.05 and abs(normal.var() - 1) < 0.05
 
 
@@ -454,6 +460,7 @@ def test_a_mixer_of_ones_own_runs_by_the_reference():
     assert (result.loss[:, -1] <= result.loss[:, 0]).all()
 
 
+@pytest.mark.filterwarnings("ignore:.*same start:UserWarning")
 def test_sweep_is_the_fits_in_order():
     problem = small(3)
     mixers = {"mhc": make_mixer("mhc", 3), "identity": make_mixer("identity", 3)}
@@ -474,7 +481,7 @@ def test_steps_to_a_level():
     assert steps_to(loss[0], 1.0).item() == 2
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore:.*same start:UserWarning")
 def test_a_dask_cluster_of_two_processes_gives_the_same_bits():
     from distributed import Client, LocalCluster
 
@@ -545,3 +552,25 @@ def test_a_name_is_no_mixer():
         fit(small(3), "go-mhc", steps=1)
     with pytest.raises(TypeError):
         released_settings("go-mhc")
+
+
+@pytest.mark.parametrize("steps", [math.inf, 3.0, "3"])
+def test_steps_are_an_integer(steps, unchecked):
+    with pytest.raises(TypeError, match=f"expected steps as an integer, got {steps!r}"):
+        fit(small(3), make_mixer("mhc", 3), steps=steps)
+
+
+def test_a_start_is_a_function(unchecked):
+    with pytest.raises(TypeError, match="start as a function.*got 'dead'"):
+        fit(small(3), make_mixer("mhc", 3), start="dead")
+
+
+def test_seeds_that_change_nothing_are_told():
+    problem, seeds = small(3), range(3)
+    with pytest.warns(UserWarning, match="mhc has the same start for several seeds"):
+        runs = sweep(problem, {"mhc": make_mixer("mhc", 3)}, [0.1], 3, seeds, progress=False)
+    one, *others = [result.loss for _, result in runs]
+    assert all(torch.equal(one, other) for other in others)
+    runs = sweep(problem, {"go": make_mixer("go-mhc", 3)}, [0.1], 3, seeds, progress=False)
+    one, *others = [result.loss for _, result in runs]
+    assert not any(torch.equal(one, other) for other in others)

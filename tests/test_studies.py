@@ -1,20 +1,22 @@
 """The command that makes the records: what it runs, what it skips, and how it stops."""
 
 import inspect
+import itertools
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import torch
+from msgspec.structs import replace
 
-from gomhc import make_mixer, records, studies
-from gomhc.studies import Outcome, Unit, __main__, mixer
+from gomhc import make_mixer
+from gomhc.companion import records, studies
+from gomhc.companion.studies import Outcome, Unit, __main__, mixer
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -60,30 +62,52 @@ def test_labels_that_name_none(label, error, message):
 
 
 def test_units_are_ready_to_run():
-    units = studies.units()
+    units = [unit for profile in (None, "book", "full") for unit in studies.units(profile)]
     names = [unit.name for unit in units]
     assert len(set(names)) == len(names)
     for unit in units:
-        records.check_name(unit.name, unit.name)
-        topic = unit.name.split("/")[0].replace("-", "_")
-        assert unit.run.__module__ == f"gomhc.studies.{topic}"
+        records.file_of(unit.name, ".")  # raises for a name that no record may have
+        topic = unit.name.split("/")[0].replace("-", "_").replace("lm", "language_models")
+        assert f"{unit.run.__module__}.".startswith(f"gomhc.companion.studies.{topic}.")
         assert json.loads(json.dumps(unit.config, allow_nan=False)) == unit.config, unit.name
-        inspect.signature(unit.run).bind(**unit.config)
+        inspect.signature(unit.run).bind(**unit.config, **dict.fromkeys(unit.takes))
         assert {type(seed) for seed in unit.seeds} <= {int}
-        assert f"gomhc.studies.{topic}" in records.closure(unit.run.__module__)
+        assert unit.protocol >= 1
+
+
+def test_every_record_of_the_package_is_current():
+    units = [unit for profile in (None, "book", "full") for unit in studies.units(profile)]
+    known = {unit.name: unit for unit in units}
+    for name in records.shipped_names():
+        if not name.startswith("benchmarks/"):
+            assert studies.differences(known[name], records.shipped(name)) == []
+
+
+def test_what_a_page_says_of_a_record():
+    record = records.shipped("polytope/exactness")
+    assert studies.describe(record) == (
+        f"{records.describe(record)}; today's code gives the same numbers at the smoke size."
+    )
+    other = replace(record, protocol=9, config=record.config | {"seed": 3})
+    assert studies.describe(other).endswith(
+        "; **today's unit differs in configuration, protocol.**"
+    )
+    elsewhere = replace(record, name="benchmarks/mixers-cpu")
+    assert studies.describe(elsewhere) == f"{records.describe(record)}."
 
 
 def test_studies_import_in_any_order_and_load_nothing_heavy():
-    topics = sorted(p.stem for p in (ROOT / "gomhc" / "studies").glob("[a-z]*.py"))
+    folder = ROOT / "gomhc" / "companion" / "studies"
+    topics = sorted(p.stem for p in folder.iterdir() if p.stem[0] != "_")
     code = f"""
 import importlib, sys
 import gomhc  # registers torch operators, which can be done once
 for first in {topics!r}:
-    for name in [n for n in sys.modules if n.startswith("gomhc.studies")]:
+    for name in [n for n in sys.modules if n.startswith("gomhc.companion.studies")]:
         del sys.modules[name]
-    importlib.import_module(f"gomhc.studies.{{first}}")
-    import gomhc.studies
-    gomhc.studies.units()
+    importlib.import_module(f"gomhc.companion.studies.{{first}}")
+    import gomhc.companion.studies
+    gomhc.companion.studies.units()
 print({{"matplotlib", "seaborn", "numba", "joblib", "clarabel"}} & set(sys.modules))
 """
     said = subprocess.run(
@@ -96,13 +120,12 @@ print({{"matplotlib", "seaborn", "numba", "joblib", "clarabel"}} & set(sys.modul
 
 
 class Toy:
-    """Three units of a module gomhc.toy, and a log of those that ran."""
+    """Three units, and a log of those that ran."""
 
-    def __init__(self, package):
-        self.source = package / "toy.py"
-        self.source.write_text("x = 1\n")
+    def __init__(self):
         self.ran = []
         self.fails_with = {}
+        self.protocol = 1
         self.configs = {
             "toy/one": {"key": "one"},
             "toy/two": {"key": "two"},
@@ -115,20 +138,20 @@ class Toy:
                 raise self.fails_with[key]
             return Outcome({"key": key}, {})
 
-        run.__module__ = "gomhc.toy"
         self.run = run
 
-    def units(self):
-        return [Unit(name, self.run, config, (1,)) for name, config in self.configs.items()]
+    def units(self, profile=None):
+        return [
+            Unit(name, self.run, config, (1,), self.protocol)
+            for name, config in self.configs.items()
+        ]
 
 
 @pytest.fixture
 def toy(tmp_path, monkeypatch):
-    package = tmp_path / "gomhc"
-    package.mkdir()
-    toy = Toy(package)
-    monkeypatch.setattr(records, "PACKAGE", package)
-    monkeypatch.setattr(__main__, "units", lambda: toy.units())
+    toy = Toy()
+    monkeypatch.setattr(records, "SHIPPED", tmp_path / "shipped")
+    monkeypatch.setattr(__main__, "units", toy.units)
     return toy
 
 
@@ -150,11 +173,10 @@ def test_the_command_makes_every_record_once(command, tmp_path):
     for name in ("toy/one", "toy/two", "more/it"):
         record = records.load(tmp_path / "out" / f"{name}.json")
         assert record.name == name
-        assert record.provenance.modules == ("gomhc.toy",)
-        assert record.provenance.seeds == (1,)
+        assert (record.protocol, record.provenance.seeds) == (1, (1,))
     assert "3 of 3 records are current" in said.out
     assert "CPU" in said.out
-    assert "toy/two" in said.err  # the progress bar
+    assert "[2/3] toy/two: 0.0 s" in said.out
     status, ran, said = command()
     assert (status, ran) == (0, [])
     assert "3 of 3 records are current" in said.out
@@ -162,8 +184,7 @@ def test_the_command_makes_every_record_once(command, tmp_path):
 
 def test_records_go_into_the_package_by_default(command, toy, tmp_path):
     assert __main__.main(["--only", "toy/one"]) == 0
-    there = tmp_path / "gomhc" / "data" / "records" / "toy" / "one.json"
-    assert records.load(there).metrics == {"key": "one"}
+    assert records.load(tmp_path / "shipped" / "toy" / "one.json").metrics == {"key": "one"}
 
 
 def test_only_what_has_changed_is_made_anew(command, toy, tmp_path):
@@ -173,9 +194,7 @@ def test_only_what_has_changed_is_made_anew(command, toy, tmp_path):
     assert command()[1] == []
     (tmp_path / "out" / "toy" / "one.json").unlink()
     assert command()[1] == ["one"]
-    toy.source.write_text("x = 1  # the same\n")
-    assert command()[1] == []
-    toy.source.write_text("x = 2\n")
+    toy.protocol = 2
     assert command()[1] == ["one", "other", ""]
     (tmp_path / "out" / "toy" / "one.json").write_text("{")
     assert command()[1] == ["one"]
@@ -210,32 +229,32 @@ def test_the_list_says_what_is_there(command, toy, tmp_path):
     assert (status, ran) == (0, [])
     assert [line.split(maxsplit=1) for line in said.out.splitlines()[:3]] == [
         ["toy/one", "current"],
-        ["toy/two", "stale (config)"],
+        ["toy/two", "stale (configuration)"],
         ["more/it", "missing"],
     ]
-    toy.source.write_text("x = 2\n")
+    toy.protocol = 2
     (tmp_path / "out" / "toy" / "one.json").write_text("{")
     lines = command("--list")[2].out.splitlines()
     assert lines[0].split() == ["toy/one", "unreadable"]
-    assert lines[1].endswith("stale (config, code)")
+    assert lines[1].endswith("stale (configuration, protocol)")
 
 
-def test_a_unit_that_fails_stops_the_command(command, toy, tmp_path):
+def test_a_unit_that_fails_does_not_stop_the_others(command, toy, tmp_path):
     toy.fails_with["two"] = ValueError("expected luck, got none")
     status, ran, said = command()
-    assert (status, ran) == (1, ["one", "two"])
-    assert "toy/two failed: ValueError: expected luck, got none" in said.err
+    assert (status, ran) == (1, ["one", "two", ""])
+    assert "toy/two failed, and is left out: ValueError: expected luck, got none" in said.err
     assert "Traceback" in said.err
-    assert "1 of 3 records are current" in said.out
+    assert "2 of 3 records are current" in said.out
     toy.fails_with.clear()
-    assert command()[1] == ["two", ""]
+    assert command()[:2] == (0, ["two"])
 
 
 def test_an_outcome_that_cannot_be_stored_names_its_unit(command, toy):
     toy.configs["toy/two"] = {"key": float("nan")}
     status, ran, said = command()
-    assert (status, ran) == (1, ["one"])
-    assert "toy/two failed: RecordError: toy/two: config['key']: expected a finite" in said.err
+    assert (status, ran) == (1, ["one", ""])
+    assert "RecordError: toy/two: config['key']: expected a finite" in said.err
 
 
 def test_an_interrupt_keeps_what_is_done(command, toy):
@@ -247,47 +266,50 @@ def test_an_interrupt_keeps_what_is_done(command, toy):
     assert command()[1] == ["two", ""]
 
 
-def test_sources_that_change_under_the_command_stop_it(command, toy):
-    """What runs was imported at the start, so a later hash would name code that never ran."""
-    other = toy.source.with_name("other.py")
-    other.write_text("x = 1\n")
+def test_the_time_that_is_given(command):
+    status, ran, said = command("--minutes", "0")
+    assert (status, ran) == (0, [])
+    assert "the time is up; the next call goes on with the 3 left" in said.out
 
-    def first(key):
-        other.write_text("x = 2\n")
-        return toy.run(key)
 
-    def second(key):
-        return toy.run(key)
+def test_a_reader_that_has_enough_ends_the_list():
+    """As in `--list | head -1`, whose pipe breaks."""
+    command = [sys.executable, "-u", "-m", "gomhc.companion.studies", "--list"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
 
-    first.__module__, second.__module__ = "gomhc.toy", "gomhc.other"
-    runs = {"toy/one": first, "toy/two": second}
-    toy.units = lambda: [Unit(name, run, toy.configs[name], ()) for name, run in runs.items()]
-    status, ran, said = command()
-    assert (status, ran) == (1, ["one"])
-    assert "toy/two failed: RecordError: expected the sources as they were" in said.err
-    assert command()[:2] == (0, ["two"])
+
+@pytest.mark.parametrize("beside", [["--list"], ["--stale"], ["--out", "x"], ["--profile", "book"]])
+def test_probes_are_made_by_themselves(beside, monkeypatch, capsys):
+    """`--probes --list` once made them all anew."""
+    monkeypatch.setattr(__main__, "renew", lambda probe: pytest.fail("made a probe"))
+    with pytest.raises(SystemExit):
+        __main__.main(["--probes", *beside])
+    assert "expected --probes alone or with --only" in capsys.readouterr().err
 
 
 # A process of its own, killed
 
-SLOW = '''"""Units that say when they start; the third waits for a file before it goes on."""
+SLOW = '''"""Units that say when they start; the third waits for ever, unless there is a file."""
 
-import time
+import threading
 from pathlib import Path
 
-from gomhc.studies.base import Outcome, Unit
+from gomhc.companion.studies.base import Outcome, Unit
 
 
 def run(folder, number):
-    with open(Path(folder, "log"), "a") as log:
-        log.write(f"{number}\\n")
-    while number == 3 and not Path(folder, "gate").exists():
-        time.sleep(0.01)
+    print(number, flush=True)
+    if number == 3 and not Path(folder, "gate").exists():
+        threading.Event().wait()
     return Outcome({"number": number}, {"curve": [0.5] * 1000})
 
 
-FOLDER = str(Path(__file__).parents[2])
-UNITS = [Unit(f"polytope/u{n}", run, {"folder": FOLDER, "number": n}, (n,)) for n in range(1, 5)]
+FOLDER = str(Path(__file__).parents[3])
+UNITS = [
+    Unit(f"polytope/u{n}", run, {"folder": FOLDER, "number": n}, (n,), 1) for n in range(1, 5)
+]
 '''
 
 
@@ -295,12 +317,14 @@ UNITS = [Unit(f"polytope/u{n}", run, {"folder": FOLDER, "number": n}, (n,)) for 
 STUBS = {
     "torch.py": "class cuda:\n    is_initialized = lambda: False\nget_num_threads = lambda: 1\n",
     "gomhc/__init__.py": "",
+    "gomhc/companion/__init__.py": "",
     "gomhc/mixers/__init__.py": "make_mixer = None\n",
     "gomhc/mixers/base.py": "Mixer = object\n",
-    "gomhc/studies/polytope.py": SLOW,
-    "gomhc/studies/spectra.py": "UNITS = []\n",
-    "gomhc/studies/stream_mixing.py": "UNITS = []\n",
-    "gomhc/studies/cost.py": "UNITS = []\n",
+    "gomhc/companion/studies/polytope.py": SLOW,
+    "gomhc/companion/studies/spectra.py": "UNITS = []\n",
+    "gomhc/companion/studies/stream_mixing.py": "UNITS = []\n",
+    "gomhc/companion/studies/cost.py": "UNITS = []\n",
+    "gomhc/companion/studies/language_models.py": "units = lambda profile: []\n",
 }
 
 
@@ -311,10 +335,13 @@ def slow(tmp_path):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
-    for name in ("records", "studies/__init__", "studies/__main__", "studies/base"):
-        shutil.copy(ROOT / "gomhc" / f"{name}.py", tmp_path / "gomhc" / f"{name}.py")
+    for name in ("git", "probes", "studies/__init__", "studies/__main__", "studies/base"):
+        source = f"gomhc/companion/{name}.py"
+        shutil.copy(ROOT / source, tmp_path / source)
+    shutil.copy(ROOT / "gomhc" / "files.py", tmp_path / "gomhc")
+    shutil.copytree(ROOT / "gomhc/companion/records", tmp_path / "gomhc/companion/records")
     return {
-        "args": [sys.executable, "-m", "gomhc.studies", "--out", "out"],
+        "args": [sys.executable, "-m", "gomhc.companion.studies", "--out", "out"],
         "cwd": tmp_path,
         "stdout": subprocess.PIPE,
         "stderr": subprocess.PIPE,
@@ -324,22 +351,19 @@ def slow(tmp_path):
 
 
 def test_a_killed_command_resumes(slow, tmp_path):
-    log, out = tmp_path / "log", tmp_path / "out" / "polytope"
-    deadline = time.monotonic() + 60
+    out = tmp_path / "out" / "polytope"
     with subprocess.Popen(**slow) as process:
-        while not (log.exists() and log.read_text() == "1\n2\n3\n"):
-            assert process.poll() is None, process.stderr.read()
-            assert time.monotonic() < deadline
-            time.sleep(0.02)
+        begun = list(itertools.islice(filter(str.isdecimal, map(str.strip, process.stdout)), 3))
         process.send_signal(signal.SIGKILL)
+        assert begun == ["1", "2", "3"], process.stderr.read()
     assert process.returncode == -signal.SIGKILL
     assert sorted(path.name for path in out.iterdir()) == ["u1.json", "u2.json"]
     before = {path: path.read_bytes() for path in out.iterdir()}
     assert [records.load(out / f"u{n}.json").metrics["number"] for n in (1, 2)] == [1, 2]
 
     (tmp_path / "gate").touch()
-    done = subprocess.run(**slow, timeout=60, check=True)
-    assert log.read_text().split() == ["1", "2", "3", "3", "4"]
+    done = subprocess.run(**slow, check=True)
+    assert [line for line in done.stdout.splitlines() if line.isdecimal()] == ["3", "4"]
     assert {path: path.read_bytes() for path in before} == before
     assert [records.load(out / f"u{n}.json").metrics["number"] for n in (3, 4)] == [3, 4]
     assert "4 of 4 records are current" in done.stdout

@@ -1,11 +1,10 @@
-"""The workflows on GitHub: valid, least permissions, pinned actions, nothing published that failed.
+"""The workflows on GitHub: GitHub's own actions, least permissions, nothing published that failed.
 
-`make lint` runs zizmor, an auditor of workflows, over the same files.
+`make lint` checks their schema, and has zizmor look for actions without a commit, credentials that
+stay, and permissions of a whole workflow.
 """
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -37,14 +36,6 @@ def test_there_is_a_workflow_for_each_occasion():
     assert occasions["release"] == {"push"}
 
 
-def test_workflows_follow_the_schema_of_github():
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema"]
-    done = subprocess.run(
-        [*command, "vendor.github-workflows", *FILES], capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-
-
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
 def test_actions_are_pinned_to_a_commit_whose_version_is_named(file):
     used = re.findall(r"uses:(.*)", file.read_text())
@@ -68,11 +59,8 @@ def test_jobs_may_do_no_more_than_they_need(name, job):
 
 
 @pytest.mark.parametrize(("name", "job"), JOBS)
-def test_jobs_keep_no_credentials_and_end_by_themselves(name, job):
+def test_jobs_end_by_themselves(name, job):
     assert "timeout-minutes" in WORKFLOWS[name]["jobs"][job]
-    for step in steps(name, job):
-        if "actions/checkout@" in step.get("uses", ""):
-            assert step["with"]["persist-credentials"] is False
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
@@ -88,9 +76,9 @@ def test_nothing_is_published_before_all_has_passed(name, job):
         needs = [needs] if isinstance(needs, str) else needs
         waiting += [one for one in needs if one not in before]
         before |= set(needs)
-    made = [step.get("run", "") for one in before for step in steps(name, one)]
+    commands = [step.get("run", "") for one in before for step in steps(name, one)]
     for target in ("lint", "test", "book", "browser"):
-        assert any(re.match(rf"make {target}\b", command) for command in made)
+        assert any(re.match(rf"make {target}\b", command) for command in commands)
     everything = str(WORKFLOWS[name])
     assert "continue-on-error" not in everything and "always()" not in everything
 

@@ -28,6 +28,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from gomhc.extras import install_command
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, Stage
 
 __all__ = ["backend_report"]
@@ -55,12 +56,12 @@ class Choice(NamedTuple):
 def _found() -> dict[str, tuple[bool, str]]:
     """Type of device -> whether its compiler is there, and its name or what is missing."""
     found = {}
-    for device, package, cure in (
-        ("cpu", "numba", "install gomhc[fast]"),
-        ("cuda", "triton", "PyTorch for CUDA brings it"),
-    ):
-        there = importlib.util.find_spec(package) is not None
-        found[device] = there, package if there else f"{package} is not installed: {cure}"
+    for device, package in (("cpu", "numba"), ("cuda", "triton")):
+        if importlib.util.find_spec(package) is not None:
+            found[device] = True, package
+        else:
+            cure = install_command("fast") if device == "cpu" else "PyTorch for CUDA brings it"
+            found[device] = False, f"{package} is not installed: {cure}"
     return found
 
 

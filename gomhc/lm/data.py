@@ -8,10 +8,8 @@ Note [Stateless batches]
 import hashlib
 import http.client
 import os
-import tempfile
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -22,6 +20,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from gomhc.extras import load
+from gomhc.files import replacing
 from gomhc.lm import stories as process
 
 __all__ = ["Corpus", "stories", "text", "tiny_shakespeare", "tiny_stories"]
@@ -255,25 +255,9 @@ def cache() -> Path:
     return Path(os.environ.get("GOMHC_CACHE") or Path(user) / "gomhc")
 
 
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place if nothing goes wrong."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, draft = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
-    try:
-        yield Path(draft)
-        os.replace(draft, path)
-    finally:
-        Path(draft).unlink(missing_ok=True)
-
-
 def _bpe(content: str, vocabulary: int) -> Any:
     """Byte-level BPE of a text, trained once."""
-    try:
-        import tokenizers
-    except ImportError as error:
-        raise ImportError("BPE needs the package tokenizers: install gomhc[lm]") from error
+    tokenizers = load("tokenizers", "lm", "BPE")
     digest = hashlib.sha256(f"{vocabulary} {tokenizers.__version__} {content}".encode())
     path = cache() / f"bpe-{digest.hexdigest()[:32]}.json"
     if path.exists():
@@ -285,7 +269,7 @@ def _bpe(content: str, vocabulary: int) -> Any:
         special_tokens=[END],
         show_progress=False,
     )
-    with _replacing(path) as draft:
+    with replacing(path) as draft:
         pieces.save(str(draft))
     return tokenizers.Tokenizer.from_file(str(path))
 
@@ -307,7 +291,7 @@ def tiny_shakespeare(path: str | os.PathLike[str] | None = None, **options: Any)
     if path is None:
         path = cache() / "tinyshakespeare.txt"
         if not path.exists():
-            with _replacing(path) as draft:
+            with replacing(path) as draft:
                 _download(SHAKESPEARE_URL, draft)
                 _verify(draft, SHAKESPEARE_SHA256, SHAKESPEARE_URL)
     path = Path(path)
@@ -327,9 +311,9 @@ def _download(url: str, path: Path) -> None:
 
 
 def _verify(path: Path, sha256: str, source: str) -> None:
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    if found != sha256:
-        raise ValueError(f"expected the SHA-256 {sha256} of {source}, got {found}")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise ValueError(f"expected the SHA-256 {sha256} of {source}, got {digest}")
 
 
 def tiny_stories(
@@ -353,12 +337,7 @@ def tiny_stories(
         ConnectionError: if the dataset cannot be had.
         ValueError: as `text`.
     """
-    try:
-        import datasets
-    except ImportError as error:
-        raise ImportError(
-            "TinyStories needs the package datasets: install gomhc[tinystories]"
-        ) from error
+    datasets = load("datasets", "tinystories", "TinyStories")
     try:
         rows = datasets.load_dataset(source, split="train", streaming=True)
         content = "".join(f"{row['text'].strip()}\n{END}\n" for row in rows.take(count))

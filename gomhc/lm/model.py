@@ -13,7 +13,7 @@ Note [The last mixer]
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
 import torch
@@ -21,6 +21,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gomhc.checks import check_count
 from gomhc.hyper_connections import (
     HyperConnection,
     expand_streams,
@@ -28,10 +29,23 @@ from gomhc.hyper_connections import (
     reduce_streams,
 )
 from gomhc.mixers import MIXERS, Mixer, make_mixer
+from gomhc.mixers.base import check_start
 
 __all__ = ["GPT", "PRESETS", "GPTConfig", "evaluating", "preset"]
 
 RESIDUAL = "residual"  # the arm without streams
+STREAMS = (  # fields of `GPTConfig` that say something of streams, so nothing to the plain residual
+    "d",
+    "s",
+    "iterations",
+    "factors",
+    "off_diagonal_mass",
+    "dead_start",
+    "offsets",
+    "inputs",
+    "reduce",
+    "norm_streams",
+)
 SPREAD = 0.02  # standard deviation of weights at the start, as in GPT-2
 
 
@@ -47,24 +61,25 @@ class GPTConfig:
         width: C, features of a stream.
         dropout: share dropped from embeddings, attention and the answers of the branches.
         mixer: "residual" for one plain stream, or a name in `MIXERS`.
-        d: number of streams; "residual" has one whatever is said here.
+        d: number of streams. This and what follows is for mixers alone: "residual" has one stream.
         s: block size of go-mhc and kron-go; theirs if None.
         iterations: of mhc; its own if None.
         factors: of kromhc and kron-go; theirs if None.
-        off_diagonal_mass: of H_res at the start.
-        dead_start: whether θ starts at 0 instead, where go-mhc has no gradient.
+        off_diagonal_mass: of H_res at the start, in (0, 1); identity has none, whatever it is.
+        dead_start: whether θ starts at 0 instead, where go-mhc has no gradient; it takes no
+            off_diagonal_mass.
         offsets: spread of the offsets that make the streams different at the start. At 0 the
             streams begin as copies, and a doubly stochastic first mixer has no gradient in the
             first step.
         inputs: what the mixing matrices are made from, see `HyperConnection`.
         reduce: how one stream is made of d at the end: "read" by learned weights, "mean" or "sum"
-            (Note [The last mixer] in this module).
+            (Note [The last mixer] in this module). The last two differ with norm_streams only.
         norm_streams: whether the last norm is taken of every stream, before they become one, as
             the go-mHC release has it, instead of after.
 
     Raises:
-        ValueError: if a size is below 1, heads do not divide the width, dropout is outside [0, 1),
-            or a name is unknown.
+        ValueError: if a size is below 1, heads do not divide the width, dropout or the mass is
+            out of range, a name is unknown, or a field is set that has no part beside the others.
     """
 
     vocabulary: int
@@ -99,6 +114,15 @@ class GPTConfig:
         if self.mixer != RESIDUAL and self.mixer not in MIXERS:
             names = ", ".join([RESIDUAL, *MIXERS])
             raise ValueError(f"expected a mixer out of {names}; got {self.mixer!r}")
+        check_start(None, self.off_diagonal_mass)
+        changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
+        idle = [name for name in STREAMS if name in changed] if self.mixer == RESIDUAL else []
+        if idle:
+            raise ValueError(f"expected a mixer for {', '.join(idle)}, got residual")
+        if self.dead_start and "off_diagonal_mass" in changed:
+            raise ValueError(
+                f"expected dead_start or off_diagonal_mass, got both: {self.off_diagonal_mass}"
+            )
 
     def make_mixer(self) -> Mixer | None:
         """The mixer of every hyper-connection; None for the plain residual."""
@@ -316,19 +340,20 @@ class GPT(nn.Module):
             The tokens given and those added.
 
         Raises:
-            ValueError: if no token is given.
+            TypeError: if count is no integer.
+            ValueError: if no token is given, or count < 0.
         """
         if not len(tokens):
             raise ValueError("expected at least one token to go on from, got none")
         device = self.tokens.weight.device
         source = torch.Generator().manual_seed(seed)
-        found = list(tokens)
+        written = list(tokens)
         with evaluating(self):
-            for _ in range(count):
-                context = torch.tensor([found[-self.config.block :]], device=device)
+            for _ in range(check_count("count", count)):
+                context = torch.tensor([written[-self.config.block :]], device=device)
                 weights = self(context)[0][0, -1, :vocabulary].float().softmax(-1).cpu()
-                found.append(int(torch.multinomial(weights, 1, generator=source)))
-        return found
+                written.append(int(torch.multinomial(weights, 1, generator=source)))
+        return written
 
     def num_parameters(self) -> int:
         """Trainable numbers, the tied embedding counted once."""

@@ -208,12 +208,12 @@ def _choice(name: str) -> tuple[Distribution, dict[str, tuple[Step, ...]]]:
         kind, first, _ = _steps(template)[0]
         if kind == "choose":
             inner, rests = _choice(first)
-            found = [(w, weight * p, rests[w] + _steps(template)[1:]) for w, p in inner.items()]
+            openings = [(w, weight * p, rests[w] + _steps(template)[1:]) for w, p in inner.items()]
         elif kind == "word":
-            found = [(first, weight, _steps(template)[1:])]
+            openings = [(first, weight, _steps(template)[1:])]
         else:
             raise ValueError(f"expected a template that begins with a word, got {template!r}")
-        for word, probability, rest in found:
+        for word, probability, rest in openings:
             if word in branches:
                 raise ValueError(f"expected different first words in {name!r}, got {word!r} twice")
             branches[word], weights[word] = rest, probability

@@ -9,9 +9,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gomhc.checks import check_generator
 from gomhc.fused import Backend, choose, fused, transformed
 from gomhc.fused.stages import Stage
-from gomhc.maps import check_floating, check_generator, full_precision, marginal_error
+from gomhc.maps import check_floating, full_precision, marginal_error
 
 
 class Mixer(nn.Module, ABC):

@@ -1,0 +1,94 @@
+"""Dress an executed notebook for the book: knobs beside their figures, and how figures were made.
+
+The notebooks stay clean of both. A knob (`gomhc.companion.figures.knob`) leaves two outputs, the
+whole as HTML and its default frame as a picture. The book takes the picture, with the caption and
+number of any figure, and keeps the rest in a template that book/static's copy of knob.js puts to
+work.
+"""
+
+import html
+import re
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from nbformat.v4 import new_markdown_cell
+
+from gomhc.companion.git import head
+
+PICTURES = ("image/svg+xml", "image/png")
+KNOB = re.compile(r'<div class="knob">.*</div>(?=\s*<script>)', re.DOTALL)
+HIDDEN = {"remove-cell", "remove-output"}
+
+
+def commit(root: Path) -> str:
+    """The commit that is checked out at `root`, and whether files differ from it."""
+    here = head(root)
+    if here is None:
+        return "not a git checkout"
+    return here.commit[:12] + (", with changes" if here.dirty else "")
+
+
+def dress(notebook: nbformat.NotebookNode, name: str, revision: str) -> nbformat.NotebookNode:
+    """Put knobs beside their figures, and below every figure how it was made.
+
+    Args:
+        notebook: as `book.tools.execute.execute` leaves it; changed in place.
+        name: its file's name without the ending.
+        revision: the commit of the build.
+
+    Returns:
+        The same notebook.
+    """
+    cells, so_far = [], 0.0
+    for cell in notebook.cells:
+        cells.append(cell)
+        timing = cell.metadata.get("papermill") or {}
+        seconds = timing.get("duration") or 0.0
+        so_far += seconds
+        if cell.cell_type != "code" or HIDDEN.intersection(cell.metadata.get("tags", [])):
+            continue
+        below = [_template(output, cell) for output in cell.outputs if "data" in output]
+        if any(kind in output.get("data", {}) for output in cell.outputs for kind in PICTURES):
+            times = {"cell": seconds, "so_far": so_far, "start": timing.get("start_time")}
+            below.append(_how(notebook.metadata["gomhc"], name, revision, times))
+        if any(below):
+            added = new_markdown_cell("\n\n".join(filter(None, below)))
+            added.id = f"{cell.id[:56]}-made"
+            cells.append(added)
+    notebook.cells = cells
+    return notebook
+
+
+def _template(output: nbformat.NotebookNode, cell: nbformat.NotebookNode) -> str:
+    """Take a knob out of an output, and return it in a template for its figure."""
+    found = KNOB.search("".join(output.data.get("text/html", "")))
+    if not found:
+        return ""
+    figure = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
+    if not figure:
+        raise ValueError(f"expected a figure name in the metadata of cell {cell.id}, got none")
+    del output.data["text/html"]
+    # Markdown leaves a block alone that begins with a div, not one that begins with a template.
+    return f'<div><template data-knob-for="{html.escape(figure)}">{found[0]}</template></div>'
+
+
+def _how(run: dict[str, Any], name: str, revision: str, times: dict[str, Any]) -> str:
+    """A folded list of facts, as HTML that a keyboard opens."""
+    parameters = ", ".join(f"{key} = {run[key]}" for key in ("profile", "seed", "device"))
+    started = str(times["start"] or run["started"])[:16].replace("T", " ")
+    versions = ", ".join(f"{key} {value}" for key, value in run["versions"].items())
+    facts = {
+        "Notebook": f"notebooks/{name}.ipynb, source {run['source'][:12]}",
+        "Parameters": parameters,
+        "Commit": revision,
+        "Device": run["ran_on"],
+        "Time": f"this cell {times['cell']:.1f} s, the notebook up to its end "
+        f"{times['so_far']:.1f} s, on {started} UTC",
+        "Versions": versions,
+    }
+    listed = "".join(f"<dt>{key}</dt><dd>{html.escape(fact)}</dd>" for key, fact in facts.items())
+    return (
+        '<details class="provenance"><summary>How this figure was made</summary>'
+        f"<dl>{listed}</dl></details>"
+    )

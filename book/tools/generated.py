@@ -1,0 +1,92 @@
+"""Parts of pages that the build writes: from records, from the run, from the project's own files.
+
+A page includes one from `generated/`, as `book/tour.md` does the headlines. What no page includes
+is not made.
+"""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import yaml
+
+from book.tools.timings import read as read_timings
+from book.tools.timings import table as timings_table
+
+__all__ = ["part", "wanted"]
+
+INCLUDE = re.compile(r"^```\{include\} generated/([\w-]+)\.md$", re.MULTILINE)
+# The claims that the tour shows.
+HEADLINES = (
+    "exact",
+    "cubic-cost",
+    "dial",
+    "fills-polytope",
+    "spectrum-is-evidence",
+    "minimum-reached",
+    "minimum-is-bound",
+    "ten-times-lite",
+    "ten-times-tuned",
+    "ten-times-corrected",
+    "composition",
+    "mixing-book",
+    "mixing-full",
+    "language-model",
+)
+
+
+def wanted(folder: Path) -> Iterator[str]:
+    """Names of the parts that pages in a folder include."""
+    pages = [page.read_text(encoding="utf-8") for page in sorted(folder.glob("*.md"))]
+    yield from dict.fromkeys(name for page in pages for name in INCLUDE.findall(page))
+
+
+def part(name: str, root: Path) -> str:
+    """One part, in Markdown.
+
+    Args:
+        name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
+            `answer-…` for what `gomhc.companion.claims.answer` says, `timings` for how long
+            chapters take, `citation`, `bibtex` and `contributing` for what the project's files say.
+        root: The project.
+
+    Raises:
+        ValueError: If there is no such part.
+    """
+    if name == "timings":
+        return timings_table(read_timings(root))
+    if name == "citation":
+        return f"```yaml\n{(root / 'CITATION.cff').read_text(encoding='utf-8')}```\n"
+    if name == "bibtex":
+        return f"```bibtex\n{bibtex(root)}```\n"
+    if name == "contributing":
+        page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
+        return page.removeprefix("# Contributing\n").replace("\n## ", "\n### ")
+    from gomhc.companion.claims import answer, ledger, ledger_summary, ledger_table  # takes seconds
+
+    if name.startswith("answer-"):
+        return answer(name.removeprefix("answer-")) + "\n"
+    if name == "headlines":
+        return ledger_table(entry for entry in ledger() if entry.id in HEADLINES)
+    if name == "verdicts":
+        entries = ledger()
+        return f"{ledger_summary(entries)}\n\n{ledger_table(entries)}"
+    raise ValueError(f"expected a part that the build writes, got {name!r}")
+
+
+def bibtex(root: Path) -> str:
+    """The paper's entry of the references, and one of the book out of the project's files."""
+    references = (root / "book" / "references.bib").read_text(encoding="utf-8")
+    paper = next(e for e in references.split("\n\n") if e.startswith("@misc{dandachi2026gomhc,"))
+    citation = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))
+    config = yaml.safe_load((root / "_config.yml").read_text(encoding="utf-8"))
+    return f"""\
+{paper}
+
+@misc{{gomhc,
+  title = {{{{{citation["title"]}}}}},
+  author = {{{{{citation["authors"][0]["name"]}}}}},
+  year = {{{config["copyright"]}}},
+  note = {{Version {citation["version"]}}}
+}}
+"""

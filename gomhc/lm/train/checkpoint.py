@@ -1,0 +1,146 @@
+"""Checkpoints of a run, of which a whole one is there whenever it is killed.
+
+Note [Resuming]
+    Everything a step needs is a function of the configuration and the step's number: its batch, its
+    learning rate, its dropout. So the weights, Adam's moments and the number of steps are the whole
+    state. The tensors are written to a file of their own first and `state.json`, which names it,
+    last, both by renaming; a run that is killed in between goes on from the older pair.
+"""
+
+import json
+import os
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gomhc.extras import load as load_package
+from gomhc.files import replacing
+from gomhc.lm.model import GPT, GPTConfig
+from gomhc.lm.train.config import Progress, TrainConfig
+
+__all__ = ["load"]
+
+STATE = "state.json"
+
+
+def load(folder: str | os.PathLike[str]) -> GPT:
+    """The model of a run, as its last checkpoint has it.
+
+    Args:
+        folder: the `out` of `train`.
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no run in the folder.
+        ValueError: if it is damaged.
+        ImportError: if safetensors is not installed.
+    """
+    folder = Path(folder)
+    if not (folder / STATE).is_file():
+        raise FileNotFoundError(f"expected a run in {folder}, found no {STATE}")
+    state, _, tensors = _read(folder, "cpu")
+    sizes = dict(state["config"]["model"])
+    if sizes["factors"] is not None:
+        sizes["factors"] = tuple(sizes["factors"])
+    model = GPT(GPTConfig(**sizes))
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    model.load_state_dict(weights)
+    return model
+
+
+def prepare(folder: Path) -> None:
+    """Find out before the first step what would go wrong at the first checkpoint."""
+    load_package("safetensors.torch", "lm", "a checkpoint")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"expected a folder to write to, got {folder}: {error}") from error
+
+
+def save(
+    folder: Path,
+    config: TrainConfig,
+    digest: str,
+    model: GPT,
+    optimizer: torch.optim.AdamW,
+    seen: Progress,
+) -> None:
+    from safetensors.torch import save_file
+
+    names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
+    tensors = {f"model.{name}": weight.detach().contiguous() for weight, name in names.items()}
+    for weight, moments in optimizer.state.items():
+        for key, value in moments.items():
+            tensors[f"{key}.{names[weight]}"] = torch.as_tensor(value).contiguous()
+    file = folder / f"step-{seen.step:08d}.safetensors"
+    with replacing(file) as draft:
+        save_file(tensors, draft)
+    state = {"tensors": file.name, "config": asdict(config), "corpus": digest}
+    content = json.dumps(state | {"progress": asdict(seen)}, indent=1)
+    with replacing(folder / STATE) as draft:
+        draft.write_text(content, encoding="utf-8")
+    # What is older, and the drafts of runs that were killed while they wrote.
+    for old in (*folder.glob("step-*.safetensors"), *folder.glob(".*.tmp")):
+        if old != file:
+            old.unlink(missing_ok=True)
+
+
+def resume(
+    folder: Path,
+    config: TrainConfig,
+    digest: str,
+    model: GPT,
+    optimizer: torch.optim.AdamW,
+) -> Progress:
+    device = next(model.parameters()).device
+    state, seen, tensors = _read(folder, str(device))
+    stored, asked = _flat(state["config"]), _flat(json.loads(json.dumps(asdict(config))))
+    changed = [
+        f"{key} {stored.get(key)}, not {value}"
+        for key, value in asked.items()
+        if value != stored.get(key) and key != "checkpoint_every"
+    ]
+    if state["corpus"] != digest:
+        changed.append("another corpus")
+    if changed:
+        raise ValueError(
+            f"expected the configuration of the run in {folder}, which has {'; '.join(changed)}; "
+            "give another folder for another run"
+        )
+    seen.calls += seen.step < config.steps
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            weight.copy_(tensors[f"model.{name}"])
+            optimizer.state[weight] = {
+                key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else device)
+                for key in ("step", "exp_avg", "exp_avg_sq")
+            }
+    return seen
+
+
+def _read(folder: Path, device: str) -> tuple[dict[str, Any], Progress, dict[str, Tensor]]:
+    """State, progress and tensors of a run."""
+    files = load_package("safetensors.torch", "lm", "a checkpoint")
+    damage = load_package("safetensors", "lm", "a checkpoint").SafetensorError
+    try:
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        tensors = files.load_file(folder / state["tensors"], device=device)
+        progress = dict(state["progress"])
+        evaluations = [(step, loss) for step, loss in progress.pop("evaluations")]
+        seen = Progress(**progress, evaluations=evaluations)
+        _flat(state["config"]), state["corpus"]  # they must not lack either
+    except (ValueError, LookupError, TypeError, OSError, damage) as error:
+        raise ValueError(
+            f"expected a whole run in {folder}, got {error!r}; delete it to begin again"
+        ) from error
+    return state, seen, tensors
+
+
+def _flat(config: dict[str, Any]) -> dict[str, Any]:
+    """Fields of a run's configuration, those of its model among them."""
+    return {k: v for k, v in config.items() if k != "model"} | config["model"]
