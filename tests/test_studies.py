@@ -86,7 +86,8 @@ def test_every_record_of_the_package_is_current():
 def test_what_a_page_says_of_a_record():
     record = records.shipped("polytope/exactness")
     assert studies.describe(record) == (
-        f"{records.describe(record)}; today's code gives the same numbers at the smoke size."
+        f"{records.describe(record)}; "
+        "today's code gives the same numbers, times aside, at the smoke size."
     )
     other = replace(record, protocol=9, config=record.config | {"seed": 3})
     assert studies.describe(other).endswith(
