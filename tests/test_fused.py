@@ -92,6 +92,9 @@ def test_exponentials_are_right_to_the_last_bits():
     y = np.empty_like(x)
     apply(x, y)
     np.testing.assert_allclose(y, np.exp(x), rtol=5e-16)
+    apply(np.repeat([-700.0, -1e4, -np.inf, np.nan], 8), y[:32])
+    np.testing.assert_allclose(y[:24], np.exp(-700.0), rtol=5e-16)
+    assert np.isnan(y[24:32]).all()
 
 
 @pytest.mark.parametrize("name", CASES)

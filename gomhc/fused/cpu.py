@@ -406,7 +406,7 @@ def _kronecker_backward(w, V, U, width, k, change, dV, dU):
 
 
 @_compiled
-def _forward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
+def forward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
     """From θ at r.x to its matrix; returns where that begins."""
     width = 1
     for f in range(tables.kind.size):
@@ -434,7 +434,7 @@ def _forward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
 
 
 @_compiled
-def _backward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
+def backward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
     """To the derivative by θ, at r.gradient; after `forward`.
 
     The derivative by the matrix is the last one of those that begin at r.change.
@@ -506,12 +506,12 @@ def sweep(
         for p in range(theta.shape[1]):
             store(w, r.x + p, read(theta, start, p))
         _find_hard(tables, r, w)
-        result = _forward(tables, r, w, cayley, permutations, sinkhorn, kronecker)
+        result = forward(tables, r, w, cayley, permutations, sinkhorn, kronecker)
         if slope.shape[0] > 0:
             last = result - r.product + r.change
             for p in range(slope.shape[1]):
                 store(w, last + p, read(slope, start, p))
-            _backward(tables, r, w, cayley, permutations, sinkhorn, kronecker)
+            backward(tables, r, w, cayley, permutations, sinkhorn, kronecker)
             result = r.gradient
         for p in range(out.shape[1]):
             write(out, start, p, load(w, result + p))

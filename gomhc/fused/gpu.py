@@ -274,7 +274,14 @@ def _rows(kernel, v, d: tl.constexpr, D: tl.constexpr):
 
 @triton.jit
 def _sinkhorn_forward(
-    theta, row, out, tokens, iterations, d: tl.constexpr, D: tl.constexpr, T: tl.constexpr
+    theta,
+    row,
+    out,
+    tokens,
+    iterations: tl.constexpr,
+    d: tl.constexpr,
+    D: tl.constexpr,
+    T: tl.constexpr,
 ):
     token, there = _tokens(tokens, T)
     kernel = _exponentials(theta, row, token, there, d, D)
@@ -297,7 +304,7 @@ def _sinkhorn_backward(
     out,
     out_row,
     tokens,
-    iterations,
+    iterations: tl.constexpr,
     d: tl.constexpr,
     D: tl.constexpr,
     T: tl.constexpr,
@@ -423,13 +430,14 @@ def _run(stage: Stage, theta: Tensor, slope: Tensor | None, out: Tensor) -> None
         table = _images(d, theta.device)
         _launch(kernel, tokens, sizes["P"], *ends[0], table, *ends[1], tokens, **sizes)
     elif stage.kind == SINKHORN:
-        iterations, sizes = stage.option, {"d": d, "D": D}
+        iterations = stage.option
+        sizes = {"iterations": iterations, "d": d, "D": D}
         if back:
             scalings = theta.new_empty(tokens, iterations, 2, D, dtype=torch.float64)
             arguments = *ends[0], slope, scalings, out, out.stride(0)
-            _launch(_sinkhorn_backward, tokens, D * D, *arguments, tokens, iterations, **sizes)
+            _launch(_sinkhorn_backward, tokens, D * D, *arguments, tokens, **sizes)
         else:
-            _launch(_sinkhorn_forward, tokens, D * D, *ends[0], out, tokens, iterations, **sizes)
+            _launch(_sinkhorn_forward, tokens, D * D, *ends[0], out, tokens, **sizes)
     else:
         good = theta.isfinite().all(1, keepdim=True)
         result = (theta if slope is None else slope.flatten(1)).where(good, float("nan"))

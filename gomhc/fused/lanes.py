@@ -13,6 +13,7 @@ from typing import Any
 import numba
 from llvmlite import ir
 from numba import types
+from numba.core.cgutils import get_or_insert_function
 from numba.core.typing.templates import ConcreteTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, models, register_model
 
@@ -187,6 +188,18 @@ def exceeds(typingctx, value, limit):
 
 
 @intrinsic
+def square_root(typingctx, value):
+    """Roots."""
+
+    def generate(context, builder, signature, arguments):
+        kind = ir.FunctionType(_NUMBERS, [_NUMBERS])
+        root = get_or_insert_function(builder.module, kind, f"llvm.sqrt.v{WIDTH}f64")
+        return builder.call(root, arguments)
+
+    return lanes(lanes), generate
+
+
+@intrinsic
 def _nearest_power(typingctx, value):
     """(k, 2^k) for the integers k nearest to a value within ±1000."""
 
@@ -209,7 +222,11 @@ _TAYLOR = tuple(1.0 / math.factorial(k) for k in range(13, -1, -1))
 
 @numba.njit(nogil=True)
 def exponential(value):
-    """Exp for numbers within ±600, to the last bits: 2^k e^r with |r| ≤ ½ log 2, by Taylor."""
+    """Exp for numbers up to 600, to the last bits: 2^k e^r with |r| ≤ ½ log 2, by Taylor.
+
+    Below −700 it is that of −700, a number that vanishes beside 1.
+    """
+    value = maximum(fill(-700.0), value)
     k, power = _nearest_power(value * (1.0 / math.log(2.0)))
     r = value - k * _LN2_HIGH - k * _LN2_LOW
     total = fill(_TAYLOR[0])

@@ -20,14 +20,14 @@ from gomhc.adam import Adam
 from gomhc.checks import check_count
 from gomhc.extras import load
 from gomhc.fused import Backend, check_backend, compiler
-from gomhc.fused.stages import Tables, tables
+from gomhc.fused.stages import Stage
 from gomhc.mixers import Mixer
 from gomhc.mixers.base import check_mixer
 from gomhc.stream_mixing.problem import Problem, seeded
 
 __all__ = ["Fit", "Run", "fit", "steps_to", "sweep"]
 
-CHUNK = 8  # problems a job: small enough to share the work out evenly, large against its overhead
+CHUNK = 8  # problems a job: compiled code takes so many at a time
 
 # Draws starts: mixer, number of problems, source of randomness -> (problems, g).
 Start = Callable[[Mixer, int, torch.Generator], Tensor]
@@ -256,7 +256,7 @@ def _chunks(
 ) -> list[tuple[Callable, tuple]]:
     """The jobs of one mixer; a row is one problem of one run, and all the rows are one batch.
 
-    Small jobs for the compiled code, which takes row by row, and a single one for PyTorch.
+    Small jobs for the compiled code, and a single one for PyTorch.
     """
     backend = mixer.backend if backend == "auto" else backend
     check_backend(backend)
@@ -276,7 +276,7 @@ def _chunks(
     return jobs
 
 
-def _stages(problem: Problem, mixer: Mixer, required: bool) -> Tables | None:
+def _stages(problem: Problem, mixer: Mixer, required: bool) -> tuple[Stage, ...] | None:
     """What the compiled code needs of the mixer; None where it does not apply."""
     reason = ""
     if problem.targets.device.type != "cpu":
@@ -288,14 +288,14 @@ def _stages(problem: Problem, mixer: Mixer, required: bool) -> Tables | None:
         else:
             is_installed, reason = compiler("cpu")
             if is_installed:
-                return tables(stages)
+                return stages
     if required:
         raise ValueError(f"expected a case for the fused backend, but {reason}")
     return None
 
 
 def _descend_fused(
-    stages: Tables,
+    stages: Sequence[Stage],
     theta: np.ndarray,
     best: np.ndarray,
     gram: np.ndarray,
@@ -306,13 +306,9 @@ def _descend_fused(
 ) -> tuple[Tensor, Tensor, Tensor]:
     from gomhc import kernels
 
-    # Copies: joblib memory-maps large arguments read-only, for which other code would be compiled.
-    arguments = [np.array(part, order="C") for part in (theta, best, gram, base, learning_rate)]
-    theta = arguments[0]
-    loss = np.empty((len(theta), steps))
-    matrix, gradient = np.empty(best.shape), np.empty(theta.shape)
-    kernels.descend(*stages, *arguments, epsilon, loss, matrix, gradient)
-    return torch.from_numpy(loss), torch.from_numpy(matrix), torch.from_numpy(theta)
+    parts = kernels.descend(stages, theta, best, gram, base, learning_rate, steps, epsilon)
+    loss, matrix, end = (torch.from_numpy(part) for part in parts)
+    return loss, matrix, end
 
 
 def _descend_reference(
