@@ -200,10 +200,9 @@ class HyperConnection(nn.Module):
             read = (H_pre[..., None, :] @ wide).squeeze(-2).to(X.dtype)
         written = self.branch(read, *arguments, **options)
         if not isinstance(written, Tensor) or written.shape != read.shape:
-            found = tuple(written.shape) if isinstance(written, Tensor) else type(written).__name__
+            got = tuple(written.shape) if isinstance(written, Tensor) else type(written).__name__
             raise ValueError(
-                f"expected the branch to return one tensor of shape {tuple(read.shape)}, "
-                f"got {found}"
+                f"expected the branch to return one tensor of shape {tuple(read.shape)}, got {got}"
             )
         with full_precision(X):
             mixed = H_res @ wide + H_post[..., None] * written[..., None, :].to(wide.dtype)

@@ -11,7 +11,6 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -271,8 +270,7 @@ def _chunks(
         if stages is None:
             jobs.append((_descend_reference, (mixer, *data, steps, epsilon)))
         else:
-            arrays = (part.double().numpy() for part in data)
-            jobs.append((_descend_fused, (stages, *arrays, steps, epsilon)))
+            jobs.append((_descend_fused, (mixer, stages, *data, steps, epsilon)))
     return jobs
 
 
@@ -295,19 +293,26 @@ def _stages(problem: Problem, mixer: Mixer, required: bool) -> tuple[Stage, ...]
 
 
 def _descend_fused(
+    mixer: Mixer,
     stages: Sequence[Stage],
-    theta: np.ndarray,
-    best: np.ndarray,
-    gram: np.ndarray,
-    base: np.ndarray,
-    learning_rate: np.ndarray,
+    theta: Tensor,
+    best: Tensor,
+    gram: Tensor,
+    base: Tensor,
+    learning_rate: Tensor,
     steps: int,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     from gomhc import kernels
 
-    parts = kernels.descend(stages, theta, best, gram, base, learning_rate, steps, epsilon)
-    loss, matrix, end = (torch.from_numpy(part) for part in parts)
+    data = theta, best, gram, base, learning_rate
+    arrays = (x.double().numpy() for x in data)
+    *results, hard = kernels.descend(stages, *arrays, steps=steps, epsilon=epsilon)
+    loss, matrix, end = map(torch.from_numpy, results)
+    if hard.any():
+        rows = (x[hard] for x in data)
+        exact = _descend_reference(mixer, *rows, steps=steps, epsilon=epsilon)
+        loss[hard], matrix[hard], end[hard] = exact
     return loss, matrix, end
 
 
