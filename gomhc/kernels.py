@@ -22,6 +22,7 @@ def descend(
     gram: np.ndarray,
     base: np.ndarray,
     learning_rate: np.ndarray,
+    *,
     steps: int,
     epsilon: float,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

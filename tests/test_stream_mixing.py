@@ -274,7 +274,7 @@ def test_a_fit_asks_its_mixer(of_mixer, of_fit, path, monkeypatch):
 
     def noted(name):
         run = getattr(fits, f"_descend_{name}")
-        return lambda *arguments: taken.append(name) or run(*arguments)
+        return lambda *arguments, **options: taken.append(name) or run(*arguments, **options)
 
     for name in ("fused", "reference"):
         monkeypatch.setattr(fits, f"_descend_{name}", noted(name))
@@ -339,20 +339,20 @@ def test_a_compiled_fit_of_more_streams_than_the_fused_mixers_take():
 def test_fits_run_on_all_cores_unless_configured_otherwise(monkeypatch):
     def threads(run, expected):
         """How many take the jobs; each waits for the others, so that none takes another's."""
-        found, all_there = set(), threading.Event()
+        workers, complete = set(), threading.Event()
 
-        def noted(*arguments):
-            found.add(threading.get_ident())
-            if len(found) >= expected:
-                all_there.set()
-            assert all_there.wait(timeout=300), f"expected {expected} threads, got {len(found)}"
-            return descend(*arguments)
+        def noted(*arguments, **options):
+            workers.add(threading.get_ident())
+            if len(workers) >= expected:
+                complete.set()
+            assert complete.wait(timeout=300), f"expected {expected} threads, got {len(workers)}"
+            return descend(*arguments, **options)
 
         descend = fits._descend_fused
         with monkeypatch.context() as patch:
             patch.setattr(fits, "_descend_fused", noted)
             run()
-        return len(found)
+        return len(workers)
 
     problem, mixer = released_problem(2, problems=64, samples=5), make_mixer("go-mhc", 2)
 

@@ -6,6 +6,7 @@ CPU or a cluster, whole to a GPU.
 """
 
 import copy
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -261,6 +262,8 @@ def _chunks(
     check_backend(backend)
     stages = None if backend == "reference" else _stages(problem, mixer, backend == "fused")
     chunk = len(theta) if stages is None else CHUNK
+    reference = functools.partial(_descend_reference, steps=steps, epsilon=epsilon)
+    fused = functools.partial(_descend_fused, steps=steps, epsilon=epsilon)
     jobs: list[tuple[Callable, tuple]] = []
     for k in range(0, len(theta), chunk):
         rows = slice(k, k + chunk)
@@ -268,9 +271,9 @@ def _chunks(
         statistics = [part[which] for part in (problem.best, problem.gram, problem.base)]
         data = (theta[rows], *statistics, learning_rate[rows])
         if stages is None:
-            jobs.append((_descend_reference, (mixer, *data, steps, epsilon)))
+            jobs.append((reference, (mixer, *data)))
         else:
-            jobs.append((_descend_fused, (mixer, stages, *data, steps, epsilon)))
+            jobs.append((fused, (mixer, stages, *data)))
     return jobs
 
 
@@ -300,6 +303,7 @@ def _descend_fused(
     gram: Tensor,
     base: Tensor,
     learning_rate: Tensor,
+    *,
     steps: int,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -323,6 +327,7 @@ def _descend_reference(
     gram: Tensor,
     base: Tensor,
     learning_rate: Tensor,
+    *,
     steps: int,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
