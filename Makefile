@@ -32,7 +32,7 @@ STRIP := $(BIN)/nbstripout --keep-id --extra-keys \
 	"metadata.language_info metadata.papermill metadata.gomhc cell.metadata.papermill cell.metadata.vscode"
 
 .DEFAULT_GOAL := help
-.PHONY: help install book pdf release colab colab-test serve test browser records gpu-records probes bench bench-fits compare lint links audit format lock lock-check clean
+.PHONY: help install book pdf release colab colab-test serve test test-lowest browser records gpu-records probes bench bench-fits compare lint links audit format lock lock-check clean
 .DELETE_ON_ERROR:
 
 help:  ## show this list
@@ -62,6 +62,15 @@ serve:  ## show the built book on localhost (PORT=8000)
 
 test: $(STAMP)  ## run the tests
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 $(PYTEST_ARGS)
+
+# The library alone: what the book needs is locked, and tested as it is locked.
+LOWEST := $(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
+LIBRARY_TESTS := maps mixers fused fused_gpu caching state compile hyper_connections composition \
+	birkhoff spectra stream_mixing lm_model lm_data lm_train distributed extras
+test-lowest:  ## test the library with the oldest PyTorch that it promises
+	$(PYTHON) -m venv _build/lowest
+	_build/lowest/bin/python -m pip install --quiet 'torch==$(LOWEST).*' --editable '.[test]'
+	OMP_NUM_THREADS=1 _build/lowest/bin/python -m pytest -n 2 $(LIBRARY_TESTS:%=tests/test_%.py)
 
 browser: $(STAMP)  ## test the built book in Debian's Chromium (BROWSER_ARGS=…)
 	$(BIN)/python -m pytest browser -n 2 $(BROWSER_ARGS)

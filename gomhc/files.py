@@ -1,6 +1,7 @@
 """Files that are whole or absent."""
 
 import os
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,8 +19,9 @@ def replacing(path: Path) -> Iterator[Path]:
         and is removed if something was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # In the same folder, as a rename is atomic only within one file system.
-    draft = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    # In the same folder, as a rename is atomic only within one file system. Two threads, or two
+    # machines on one disk, may write the same file.
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         yield draft
         with draft.open("rb+") as file:

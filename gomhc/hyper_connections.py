@@ -231,10 +231,9 @@ class HyperConnection(nn.Module):
             read = read.view(*batch, C)
         written = self.branch(read, *arguments, **options)
         if not isinstance(written, Tensor) or written.shape != read.shape:
-            found = tuple(written.shape) if isinstance(written, Tensor) else type(written).__name__
+            got = tuple(written.shape) if isinstance(written, Tensor) else type(written).__name__
             raise ValueError(
-                f"expected the branch to return one tensor of shape {tuple(read.shape)}, "
-                f"got {found}"
+                f"expected the branch to return one tensor of shape {tuple(read.shape)}, got {got}"
             )
         if stages is not None:
             answer = written.reshape(tokens, C)

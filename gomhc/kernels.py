@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from gomhc.fused.caching import cached
-from gomhc.fused.cpu import backward, forward, room
+from gomhc.fused.cpu import backward, find_hard, forward, room
 from gomhc.fused.lanes import WIDTH, fill, load, read, square_root, store, write
 from gomhc.fused.stages import Stage, order_of, tables
 
@@ -22,9 +22,10 @@ def descend(
     gram: np.ndarray,
     base: np.ndarray,
     learning_rate: np.ndarray,
+    *,
     steps: int,
     epsilon: float,
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Run Adam on every problem, from θ on.
 
     The loss of a problem is base + tr((B − best) gram (B − best)ᵀ): see `Problem.loss`.
@@ -41,20 +42,24 @@ def descend(
 
     Returns:
         (problems, steps), the loss before each step; (problems, d, d), the matrices at the end;
-        (problems, g), θ there.
+        (problems, g), θ there; (problems,), whether θ came where the formulas are not exact enough,
+        and the rest of the row is not to be used.
     """
     count, d, r = len(theta), order_of(stages), room(tuple(stages))
     # Whole eights, the last problem repeated.
     rows = np.minimum(np.arange(-(-count // WIDTH) * WIDTH), count - 1)
     inputs = [part.reshape(count, -1)[rows] for part in (theta, best, gram, base, learning_rate)]
     loss, matrix = np.empty((len(rows), steps)), np.empty((len(rows), d * d))
+    hard = np.zeros((len(rows), 1))
     w, own = np.empty(r.lanes * WIDTH), np.empty((3 * d * d + 2 * theta.shape[1]) * WIDTH)
-    _descend(tables(tuple(stages)), r, w, own, *inputs, epsilon, loss, matrix)
-    return loss[:count], matrix[:count].reshape(best.shape), inputs[0][:count]
+    _descend(tables(tuple(stages)), r, w, own, *inputs, epsilon, loss, matrix, hard)
+    return loss[:count], matrix[:count].reshape(best.shape), inputs[0][:count], hard[:count, 0] > 0
 
 
 @cached(error_model="numpy", nogil=True)
-def _descend(tables, r, w, own, theta, best, gram, base, learning_rate, epsilon, loss, matrix):
+def _descend(
+    tables, r, w, own, theta, best, gram, base, learning_rate, epsilon, loss, matrix, hard
+):
     size, g, steps = best.shape[1], theta.shape[1], loss.shape[1]
     d = 1
     for f in range(tables.size.size):
@@ -69,6 +74,8 @@ def _descend(tables, r, w, own, theta, best, gram, base, learning_rate, epsilon,
             store(own, mean + p, fill(0.0))
             store(own, square + p, fill(0.0))
         floor, rate = read(base, start, 0), read(learning_rate, start, 0)
+        find_hard(tables, r, w)
+        flags = load(w, r.hard)
         B = forward(tables, r, w, True, True, True, True)
         for step in range(steps):
             slope, total = B - r.product + r.change, fill(0.0)
@@ -94,7 +101,10 @@ def _descend(tables, r, w, own, theta, best, gram, base, learning_rate, epsilon,
                 store(own, square + k, v)
                 move = length * m / (square_root(v) * debias + epsilon)
                 store(w, r.x + k, load(w, r.x + k) - move)
+            find_hard(tables, r, w)
+            flags = flags + load(w, r.hard)
             B = forward(tables, r, w, True, True, True, True)
+        write(hard, start, 0, flags)
         for p in range(size):
             write(matrix, start, p, load(w, B + p))
         for p in range(g):

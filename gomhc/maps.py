@@ -55,8 +55,8 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
 def check_floating(name: str, value: object) -> None:
     """Raise TypeError unless the value is a tensor of a real floating dtype."""
     if not isinstance(value, Tensor) or not value.is_floating_point():
-        found = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(f"expected {name} as a tensor of a real floating dtype, got {found}")
+        got = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(f"expected {name} as a tensor of a real floating dtype, got {got}")
 
 
 def check_square(M: Tensor) -> None:

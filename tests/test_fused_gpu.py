@@ -14,12 +14,10 @@ from gomhc import make_mixer
 from gomhc.fused import FEWEST_TOKENS, choose
 from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
 
-triton = pytest.importorskip("triton")  # which conftest has put into its interpreter
+pytest.importorskip("triton")  # which conftest has put into its interpreter
 from gomhc.fused import gpu  # noqa: E402
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
-if DEVICE == "cpu" and triton.__version__.startswith("3.2."):  # that of torch 2.6
-    pytest.skip("its interpreter and NumPy 2.4 do not go together", allow_module_level=True)
 NAN = float("nan")
 
 
@@ -127,6 +125,8 @@ from test_fused import CASES, draw
 NAMES = {
     torch.float32: "*fp32", torch.float64: "*fp64", torch.bfloat16: "*bf16", torch.int32: "*i32",
 }
+# Triton 3.2, that of torch 2.6, has no bfloat16 for a T4.
+CAPABILITIES = (90,) if triton.__version__.startswith("3.2.") else (75, 90)
 done = set()
 
 def build(kernel, tokens, numbers, *arguments, **sizes):
@@ -134,7 +134,7 @@ def build(kernel, tokens, numbers, *arguments, **sizes):
     kinds = [NAMES[a.dtype] if isinstance(a, torch.Tensor) else "i32" for a in arguments]
     signature = dict(zip(kernel.arg_names, kinds)) | dict.fromkeys(sizes, "constexpr")
     source = ASTSource(kernel, signature, sizes)
-    for capability in (75, 90):
+    for capability in CAPABILITIES:
         target = GPUTarget("cuda", capability, 32)
         built = triton.compile(source, target=target, options={"num_warps": 4})
         assert ".entry" in built.asm["ptx"]

@@ -274,7 +274,7 @@ def test_a_fit_asks_its_mixer(of_mixer, of_fit, path, monkeypatch):
 
     def noted(name):
         run = getattr(fits, f"_descend_{name}")
-        return lambda *arguments: taken.append(name) or run(*arguments)
+        return lambda *arguments, **options: taken.append(name) or run(*arguments, **options)
 
     for name in ("fused", "reference"):
         monkeypatch.setattr(fits, f"_descend_{name}", noted(name))
@@ -318,7 +318,7 @@ def test_compiled_gradients_of_a_product_are_those_of_autograd(cases, generator)
 
     # Adam's first step of length 1 with an epsilon of 1 is g / (|g| + 1).
     statistics = [part.numpy() for part in (theta.detach(), problem.best, problem.gram)]
-    loss, _, moved = kernels.descend(
+    loss, _, moved, _ = kernels.descend(
         mixer.stages(), *statistics, problem.base.numpy(), np.ones(3), steps=1, epsilon=1.0
     )
     torch.testing.assert_close(torch.from_numpy(loss)[:, 0], expected.detach())
@@ -339,20 +339,20 @@ def test_a_compiled_fit_of_more_streams_than_the_fused_mixers_take():
 def test_fits_run_on_all_cores_unless_configured_otherwise(monkeypatch):
     def threads(run, expected):
         """How many take the jobs; each waits for the others, so that none takes another's."""
-        found, all_there = set(), threading.Event()
+        workers, complete = set(), threading.Event()
 
-        def noted(*arguments):
-            found.add(threading.get_ident())
-            if len(found) >= expected:
-                all_there.set()
-            assert all_there.wait(timeout=300), f"expected {expected} threads, got {len(found)}"
-            return descend(*arguments)
+        def noted(*arguments, **options):
+            workers.add(threading.get_ident())
+            if len(workers) >= expected:
+                complete.set()
+            assert complete.wait(timeout=300), f"expected {expected} threads, got {len(workers)}"
+            return descend(*arguments, **options)
 
         descend = fits._descend_fused
         with monkeypatch.context() as patch:
             patch.setattr(fits, "_descend_fused", noted)
             run()
-        return len(found)
+        return len(workers)
 
     problem, mixer = released_problem(2, problems=64, samples=5), make_mixer("go-mhc", 2)
 
@@ -574,3 +574,25 @@ def test_seeds_that_change_nothing_are_told():
     runs = sweep(problem, {"go": make_mixer("go-mhc", 3)}, [0.1], 3, seeds, progress=False)
     one, *others = [result.loss for _, result in runs]
     assert not any(torch.equal(one, other) for other in others)
+
+
+@pytest.mark.parametrize(
+    ("case", "change"),
+    [
+        (("mhc", 3, {}), lambda theta: 900 * theta),
+        (("go-mhc", 3, {}), lambda theta: theta + 3e4 * (torch.arange(15) % 2 == 0)),
+    ],
+    ids=["mhc", "go-mhc"],
+)
+def test_a_fit_beyond_the_formulas_of_compiled_code_is_that_of_autograd(case, change, generator):
+    """One start of three is where exponentials or elimination without pivoting are not enough."""
+    mixer = make_mixer(case[0], case[1], **case[2])
+    theta = torch.randn(3, mixer.num_parameters, generator=generator, dtype=torch.float64)
+    theta[1] = change(theta[1])
+
+    compiled, reference = (
+        fit(small(3), mixer, 0.05, 20, start=lambda *_: theta.clone(), backend=backend)
+        for backend in ("fused", "reference")
+    )
+    for part, other in zip(compiled, reference, strict=True):
+        torch.testing.assert_close(part, other, rtol=1e-8, atol=1e-9)

@@ -86,7 +86,8 @@ def test_every_record_of_the_package_is_current():
 def test_what_a_page_says_of_a_record():
     record = records.shipped("polytope/exactness")
     assert studies.describe(record) == (
-        f"{records.describe(record)}; today's code gives the same numbers at the smoke size."
+        f"{records.describe(record)}; "
+        "today's code gives the same numbers, times aside, at the smoke size."
     )
     other = replace(record, protocol=9, config=record.config | {"seed": 3})
     assert studies.describe(other).endswith(
@@ -278,6 +279,15 @@ def test_a_reader_that_has_enough_ends_the_list():
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+@pytest.mark.parametrize("beside", [["--list"], ["--stale"], ["--out", "x"], ["--profile", "book"]])
+def test_probes_are_made_by_themselves(beside, monkeypatch, capsys):
+    """`--probes --list` once made them all anew."""
+    monkeypatch.setattr(__main__, "renew", lambda probe: pytest.fail("made a probe"))
+    with pytest.raises(SystemExit):
+        __main__.main(["--probes", *beside])
+    assert "expected --probes alone or with --only" in capsys.readouterr().err
 
 
 # A process of its own, killed

@@ -18,6 +18,7 @@ from gomhc.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = "timings.json"
+RECORDS_OF = {"language_models": "lm"}  # folders that are not called like their study
 Timings = dict[str, dict[str, dict[str, Any]]]  # notebook -> profile -> seconds, ran_on, date
 
 
@@ -43,14 +44,14 @@ def read(root: Path) -> Timings:
 
 def studies(notebook: nbformat.NotebookNode) -> set[str]:
     """The studies that a notebook imports: in the full profile it runs them anew."""
-    found = set()
+    names = set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
             source = "\n".join(line for line in cell.source.split("\n") if line[:1] not in "%!")
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.ImportFrom) and node.module == "gomhc.companion.studies":
-                    found |= {alias.name.replace("_", "-") for alias in node.names}
-    return found
+                    names |= {alias.name for alias in node.names}
+    return {RECORDS_OF.get(name, name.replace("_", "-")) for name in names}
 
 
 def stored_seconds(notebook: nbformat.NotebookNode) -> float:

@@ -54,34 +54,34 @@ class Choice(NamedTuple):
     reason: str
 
 
-def _found() -> dict[str, tuple[bool, str]]:
+def _installed() -> dict[str, tuple[bool, str]]:
     """Type of device -> whether its compiler is there, and its name or what is missing."""
-    found = {}
+    state = {}
     for device, package in (("cpu", "numba"), ("cuda", "triton")):
         if importlib.util.find_spec(package) is not None:
-            found[device] = True, package
+            state[device] = True, package
         else:
             cure = install_command("fast") if device == "cpu" else "PyTorch for CUDA brings it"
-            found[device] = False, f"{package} is not installed: {cure}"
-    return found
+            state[device] = False, f"{package} is not installed: {cure}"
+    return state
 
 
-COMPILERS = _found()  # looked up once, so that torch.compile can follow `choose`
+COMPILERS = _installed()  # looked up once, so that torch.compile can follow `choose`
 
 
 def compiler(device: str) -> tuple[bool, str]:
     """Whether the compiler for a type of device can be used, and its name or what is wrong."""
-    there, name = COMPILERS.get(device, (False, f"there are no kernels for {device}"))
-    if there and not torch.compiler.is_compiling():
+    usable, name = COMPILERS.get(device, (False, f"there are no kernels for {device}"))
+    if usable and not torch.compiler.is_compiling():
         # Only now, as loading takes a while. It may not go with the other packages here.
         try:
             loaded = importlib.import_module(name)
         except ImportError as error:
-            there, name = COMPILERS[device] = False, f"{name} cannot be imported: {error}"
+            usable, name = COMPILERS[device] = False, f"{name} cannot be imported: {error}"
         else:
             if device == "cpu" and loaded.config.DISABLE_JIT:
-                there, name = False, "NUMBA_DISABLE_JIT is set"
-    return there, name
+                usable, name = False, "NUMBA_DISABLE_JIT is set"
+    return usable, name
 
 
 def transformed(theta: Tensor) -> bool:
@@ -164,8 +164,8 @@ def choose(
     elif (backend, device) == ("auto", "cpu") and _few(tokens):
         why = f"{tokens} tokens are fewer than {FEWEST_TOKENS}"
     else:
-        there, why = compiler(device)
-        if there:
+        usable, why = compiler(device)
+        if usable:
             return Choice("fused", why)
     if backend == "fused":
         raise RuntimeError(f"expected a case that the fused path can run: {why}")

@@ -2,7 +2,7 @@
 
 Numba takes cached code for current as long as the file of the function that Python calls is the
 same. Ours takes in what stands in other files, so here the cache also goes by a digest of them all.
-What is out of date is overwritten: there is one set of files, whatever changes.
+What is out of date is overwritten, as long as the function stands on the same line of its file.
 """
 
 import functools

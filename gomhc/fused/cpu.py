@@ -77,7 +77,7 @@ def families(stages: tuple[Stage, ...]) -> tuple[bool | None, ...]:
     """Which code stages need: of None, Numba makes a case that it does not compile."""
     kinds = {stage.kind for stage in stages}
     needed = [kind in kinds for kind in (CAYLEY, PERMUTATIONS, SINKHORN)]
-    return tuple(there or None for there in [*needed, len(stages) > 1])
+    return tuple(is_needed or None for is_needed in [*needed, len(stages) > 1])
 
 
 def _padded(n):
@@ -474,7 +474,8 @@ def backward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
 
 
 @_compiled
-def _find_hard(tables, r, w):
+def find_hard(tables, r, w):
+    """Put into r.hard which of the tokens with θ at r.x the formulas are not good enough for."""
     flag = fill(0.0)
     for f in range(tables.kind.size):
         x, end = r.x + tables.first[f], r.x + tables.first[f + 1]
@@ -515,7 +516,7 @@ def _sweep(
     for start in range(begin, end, WIDTH):
         for p in range(theta.shape[1]):
             store(w, r.x + p, read(theta, start, p))
-        _find_hard(tables, r, w)
+        find_hard(tables, r, w)
         result = forward(tables, r, w, cayley, permutations, sinkhorn, kronecker)
         if slope.shape[0] > 0:
             last = result - r.product + r.change

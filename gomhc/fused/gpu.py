@@ -44,17 +44,17 @@ def _tokens(tokens, T: tl.constexpr):
 
 
 @triton.jit
-def _square(token, there, d: tl.constexpr, D: tl.constexpr):
+def _square(token, inside, d: tl.constexpr, D: tl.constexpr):
     """Offsets of (tokens, d, d) entries padded to (T, D, D), and which of them there are."""
     i, j = tl.arange(0, D)[:, None], tl.arange(0, D)[None, :]
     offsets = token[:, None, None] * (d * d) + (i * d + j)[None, :, :]
-    return offsets, there[:, None, None] & ((i < d) & (j < d))[None, :, :]
+    return offsets, inside[:, None, None] & ((i < d) & (j < d))[None, :, :]
 
 
 @triton.jit
-def _load_square(source, token, there, d: tl.constexpr, D: tl.constexpr):
+def _load_square(source, token, inside, d: tl.constexpr, D: tl.constexpr):
     """Such entries, zero where there are none, with their offsets and which there are."""
-    offsets, mask = _square(token, there, d, D)
+    offsets, mask = _square(token, inside, d, D)
     return tl.load(source + offsets, mask=mask, other=0.0), offsets, mask
 
 
@@ -74,7 +74,7 @@ def _position(a, b, n: tl.constexpr):
 
 @triton.jit
 def _inverse(
-    theta, row, token, there, d: tl.constexpr, s: tl.constexpr, D: tl.constexpr, S: tl.constexpr
+    theta, row, token, inside, d: tl.constexpr, s: tl.constexpr, D: tl.constexpr, S: tl.constexpr
 ):
     """(tokens, DS, DS): (I + A)⁻¹ by Gauss–Jordan without pivoting; NaN where θ is too large."""
     n: tl.constexpr = d * s
@@ -84,7 +84,7 @@ def _inverse(
     used = real[:, None] & real[None, :] & (a != b)
     position = _position(tl.minimum(a, b), tl.maximum(a, b), n)
     pointers = theta + token[:, None, None] * row + position[None, :, :]
-    angle = tl.load(pointers, mask=there[:, None, None] & used[None, :, :], other=0.0)
+    angle = tl.load(pointers, mask=inside[:, None, None] & used[None, :, :], other=0.0)
     angle = angle.to(tl.float32).to(tl.float64)
     good = tl.abs(angle) <= LARGEST_ANGLE  # false for NaN too
     bad = tl.max(tl.max(tl.where(good, 0, 1), 2), 1)
@@ -115,15 +115,15 @@ def _cayley_forward(
     S: tl.constexpr,
     T: tl.constexpr,
 ):
-    token, there = _tokens(tokens, T)
-    K = _inverse(theta, row, token, there, d, s, D, S)
+    token, inside = _tokens(tokens, T)
+    K = _inverse(theta, row, token, inside, d, s, D, S)
     k = tl.arange(0, D * S)
     place, real = _places(d, s, D, S)
     own = (k[:, None] == k[None, :])[None, :, :]
     squares = K * K + tl.where(own, 0.25 - K, 0.0)
     squares = tl.where((real[:, None] & real[None, :])[None, :, :], squares, 0.0)
     blocks = tl.sum(tl.sum(tl.reshape(squares, (T, D, S, D, S)), 4), 2) * (4.0 / s)
-    offsets, mask = _square(token, there, d, D)
+    offsets, mask = _square(token, inside, d, D)
     tl.store(out + offsets, blocks.to(tl.float32).to(out.dtype.element_ty), mask=mask)
 
 
@@ -155,14 +155,14 @@ def _cayley_backward(
 ):
     """(dL/dA)ᵀ = −½ (I + Q) G_Qᵀ (I + Q) = −2 K G_Qᵀ K, of which θ sees the skew part."""
     P: tl.constexpr = D * S
-    token, there = _tokens(tokens, T)
-    K = _inverse(theta, row, token, there, d, s, D, S)
+    token, inside = _tokens(tokens, T)
+    K = _inverse(theta, row, token, inside, d, s, D, S)
     k = tl.arange(0, P)
     place, real = _places(d, s, D, S)
     # The slope of an entry of Q is that of its block: so it is read once for every entry.
     i, j = (k // S)[:, None], (k // S)[None, :]
     pointers = slope + token[:, None, None] * (d * d) + (i * d + j)[None, :, :]
-    mask = there[:, None, None] & (real[:, None] & real[None, :])[None, :, :]
+    mask = inside[:, None, None] & (real[:, None] & real[None, :])[None, :, :]
     G = tl.load(pointers, mask=mask, other=0.0).to(tl.float32).to(tl.float64)
     own = tl.where((k[:, None] == k[None, :])[None, :, :], 1.0, 0.0)
     G = G * (2.0 * K - own) * (2.0 / s)
@@ -171,15 +171,15 @@ def _cayley_backward(
     a, b = place[:, None], place[None, :]
     upper = real[:, None] & real[None, :] & (a < b)
     pointers = out + token[:, None, None] * out_row + _position(a, b, d * s)[None, :, :]
-    mask = there[:, None, None] & upper[None, :, :]
+    mask = inside[:, None, None] & upper[None, :, :]
     tl.store(pointers, R.to(tl.float32).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _weights(theta, row, token, there, count: tl.constexpr, P: tl.constexpr):
+def _weights(theta, row, token, inside, count: tl.constexpr, P: tl.constexpr):
     """(tokens, P): softmax of logits, NaN for a bad θ, zero beyond the permutations."""
     k = tl.arange(0, P)
-    mask = there[:, None] & (k < count)[None, :]
+    mask = inside[:, None] & (k < count)[None, :]
     x = tl.load(theta + token[:, None] * row + k[None, :], mask=mask, other=0.0)
     x = x.to(tl.float32).to(tl.float64)
     bad = tl.max(tl.where(tl.abs(x) < float("inf"), 0, 1), 1)
@@ -203,15 +203,15 @@ def _permutations_forward(
     P: tl.constexpr,
     T: tl.constexpr,
 ):
-    token, there = _tokens(tokens, T)
-    weight = _weights(theta, row, token, there, count, P)
+    token, inside = _tokens(tokens, T)
+    weight = _weights(theta, row, token, inside, count, P)
     k = tl.arange(0, P)
     for i in range(d):
         image = tl.load(images + k * d + i, mask=k < count, other=-1)
         for j in range(d):
             entry = tl.sum(tl.where(image[None, :] == j, weight, 0.0), 1)
             pointers = out + token * (d * d) + i * d + j
-            tl.store(pointers, entry.to(tl.float32).to(out.dtype.element_ty), mask=there)
+            tl.store(pointers, entry.to(tl.float32).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -228,10 +228,10 @@ def _permutations_backward(
     P: tl.constexpr,
     T: tl.constexpr,
 ):
-    token, there = _tokens(tokens, T)
-    weight = _weights(theta, row, token, there, count, P)
+    token, inside = _tokens(tokens, T)
+    weight = _weights(theta, row, token, inside, count, P)
     k = tl.arange(0, P)
-    mask = there[:, None] & (k < count)[None, :]
+    mask = inside[:, None] & (k < count)[None, :]
     gain = tl.zeros_like(weight)
     for i in range(d):
         image = tl.load(images + k * d + i, mask=k < count, other=0)
@@ -243,12 +243,13 @@ def _permutations_backward(
 
 
 @triton.jit
-def _exponentials(theta, row, token, there, d: tl.constexpr, D: tl.constexpr):
+def _exponentials(theta, row, token, inside, d: tl.constexpr, D: tl.constexpr):
     """(tokens, D, D): exp of logits less the largest of a column; NaN where too far apart."""
     i, j = tl.arange(0, D)[:, None], tl.arange(0, D)[None, :]
     real = ((i < d) & (j < d))[None, :, :]
     pointers = theta + token[:, None, None] * row + (i * d + j)[None, :, :]
-    x = tl.load(pointers, mask=there[:, None, None] & real, other=0.0).to(tl.float32).to(tl.float64)
+    x = tl.load(pointers, mask=inside[:, None, None] & real, other=0.0)
+    x = x.to(tl.float32).to(tl.float64)
     high = tl.max(tl.max(tl.where(real, x, -float("inf")), 2), 1)
     low = tl.min(tl.min(tl.where(real, x, float("inf")), 2), 1)
     good = tl.min(tl.min(tl.where(tl.abs(x) < float("inf"), 1, 0), 2), 1) > 0
@@ -274,16 +275,23 @@ def _rows(kernel, v, d: tl.constexpr, D: tl.constexpr):
 
 @triton.jit
 def _sinkhorn_forward(
-    theta, row, out, tokens, iterations, d: tl.constexpr, D: tl.constexpr, T: tl.constexpr
+    theta,
+    row,
+    out,
+    tokens,
+    iterations: tl.constexpr,
+    d: tl.constexpr,
+    D: tl.constexpr,
+    T: tl.constexpr,
 ):
-    token, there = _tokens(tokens, T)
-    kernel = _exponentials(theta, row, token, there, d, D)
+    token, inside = _tokens(tokens, T)
+    kernel = _exponentials(theta, row, token, inside, d, D)
     u = tl.full((T, D), 1.0, tl.float64)
     v = tl.full((T, D), 1.0, tl.float64)
     for _ in range(iterations):
         v = _columns(kernel, u, d, D)
         u = _rows(kernel, v, d, D)
-    offsets, mask = _square(token, there, d, D)
+    offsets, mask = _square(token, inside, d, D)
     result = u[:, :, None] * kernel * v[:, None, :]
     tl.store(out + offsets, result.to(tl.float32).to(out.dtype.element_ty), mask=mask)
 
@@ -297,16 +305,16 @@ def _sinkhorn_backward(
     out,
     out_row,
     tokens,
-    iterations,
+    iterations: tl.constexpr,
     d: tl.constexpr,
     D: tl.constexpr,
     T: tl.constexpr,
 ):
     """The scalings of all steps go to (tokens, iterations, 2, D) of memory and come back."""
-    token, there = _tokens(tokens, T)
-    kernel = _exponentials(theta, row, token, there, d, D)
+    token, inside = _tokens(tokens, T)
+    kernel = _exponentials(theta, row, token, inside, d, D)
     k = tl.arange(0, D)[None, :]
-    known = there[:, None] & (k < d)
+    known = inside[:, None] & (k < d)
     saved = scalings + token[:, None] * (iterations * 2 * D) + k
     u = tl.full((T, D), 1.0, tl.float64)
     v = tl.full((T, D), 1.0, tl.float64)
@@ -316,7 +324,7 @@ def _sinkhorn_backward(
         tl.store(saved + step * 2 * D + D, v, mask=known)
         u = _rows(kernel, v, d, D)
     tl.debug_barrier()  # another thread may read what this one wrote
-    G, offsets, mask = _load_square(slope, token, there, d, D)
+    G, offsets, mask = _load_square(slope, token, inside, d, D)
     G = G.to(tl.float64)
     by_row = tl.sum(G * kernel * v[:, None, :], 2)
     by_column = tl.sum(G * kernel * u[:, :, None], 1)
@@ -338,7 +346,7 @@ def _sinkhorn_backward(
 
 
 @triton.jit
-def _five(token, there, m: tl.constexpr, M: tl.constexpr, k: tl.constexpr, K: tl.constexpr):
+def _five(token, inside, m: tl.constexpr, M: tl.constexpr, k: tl.constexpr, K: tl.constexpr):
     """Offsets of V ⊗ U, (tokens, mk, mk), as (T, M, K, M, K), and which entries there are."""
     a, i = tl.arange(0, M)[:, None, None, None], tl.arange(0, K)[None, :, None, None]
     b, j = tl.arange(0, M)[None, None, :, None], tl.arange(0, K)[None, None, None, :]
@@ -347,7 +355,7 @@ def _five(token, there, m: tl.constexpr, M: tl.constexpr, k: tl.constexpr, K: tl
     size: tl.constexpr = m * m * k * k
     return (
         token[:, None, None, None, None] * size + place[None, :, :, :, :],
-        there[:, None, None, None, None] & real[None, :, :, :, :],
+        inside[:, None, None, None, None] & real[None, :, :, :, :],
     )
 
 
@@ -363,11 +371,11 @@ def _kronecker_forward(
     K: tl.constexpr,
     T: tl.constexpr,
 ):
-    token, there = _tokens(tokens, T)
-    outer, offsets, mask = _load_square(V, token, there, m, M)
-    inner, offsets, mask = _load_square(U, token, there, k, K)
+    token, inside = _tokens(tokens, T)
+    outer, offsets, mask = _load_square(V, token, inside, m, M)
+    inner, offsets, mask = _load_square(U, token, inside, k, K)
     product = outer[:, :, None, :, None] * inner[:, None, :, None, :]
-    offsets, mask = _five(token, there, m, M, k, K)
+    offsets, mask = _five(token, inside, m, M, k, K)
     tl.store(out + offsets, product, mask=mask)
 
 
@@ -385,10 +393,10 @@ def _kronecker_backward(
     K: tl.constexpr,
     T: tl.constexpr,
 ):
-    token, there = _tokens(tokens, T)
-    outer, outers, outer_mask = _load_square(V, token, there, m, M)
-    inner, inners, inner_mask = _load_square(U, token, there, k, K)
-    offsets, mask = _five(token, there, m, M, k, K)
+    token, inside = _tokens(tokens, T)
+    outer, outers, outer_mask = _load_square(V, token, inside, m, M)
+    inner, inners, inner_mask = _load_square(U, token, inside, k, K)
+    offsets, mask = _five(token, inside, m, M, k, K)
     G = tl.load(slope + offsets, mask=mask, other=0.0)
     tl.store(dV + outers, tl.sum(tl.sum(G * inner[:, None, :, None, :], 4), 2), mask=outer_mask)
     tl.store(dU + inners, tl.sum(tl.sum(G * outer[:, :, None, :, None], 3), 1), mask=inner_mask)
@@ -423,13 +431,14 @@ def _run(stage: Stage, theta: Tensor, slope: Tensor | None, out: Tensor) -> None
         table = _images(d, theta.device)
         _launch(kernel, tokens, sizes["P"], *ends[0], table, *ends[1], tokens, **sizes)
     elif stage.kind == SINKHORN:
-        iterations, sizes = stage.option, {"d": d, "D": D}
+        iterations = stage.option
+        sizes = {"iterations": iterations, "d": d, "D": D}
         if back:
             scalings = theta.new_empty(tokens, iterations, 2, D, dtype=torch.float64)
             arguments = *ends[0], slope, scalings, out, out.stride(0)
-            _launch(_sinkhorn_backward, tokens, D * D, *arguments, tokens, iterations, **sizes)
+            _launch(_sinkhorn_backward, tokens, D * D, *arguments, tokens, **sizes)
         else:
-            _launch(_sinkhorn_forward, tokens, D * D, *ends[0], out, tokens, iterations, **sizes)
+            _launch(_sinkhorn_forward, tokens, D * D, *ends[0], out, tokens, **sizes)
     else:
         good = theta.isfinite().all(1, keepdim=True)
         result = (theta if slope is None else slope.flatten(1)).where(good, float("nan"))

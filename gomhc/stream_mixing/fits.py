@@ -6,12 +6,12 @@ CPU or a cluster, whole to a GPU.
 """
 
 import copy
+import functools
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -123,7 +123,7 @@ def sweep(
 ) -> Iterator[tuple[Run, Fit]]:
     """Fit every mixer at every learning rate from every seed, as one batch of jobs for joblib.
 
-    Without more ado the jobs share the cores of this machine; inside
+    By default the jobs share the cores of this machine; inside
     `with joblib.parallel_config("dask"):` (or "ray") they run on a cluster, with the same results
     to the bit on machines of the same kind.
 
@@ -262,6 +262,8 @@ def _chunks(
     check_backend(backend)
     stages = None if backend == "reference" else _stages(problem, mixer, backend == "fused")
     chunk = len(theta) if stages is None else CHUNK
+    reference = functools.partial(_descend_reference, steps=steps, epsilon=epsilon)
+    fused = functools.partial(_descend_fused, steps=steps, epsilon=epsilon)
     jobs: list[tuple[Callable, tuple]] = []
     for k in range(0, len(theta), chunk):
         rows = slice(k, k + chunk)
@@ -269,10 +271,9 @@ def _chunks(
         statistics = [part[which] for part in (problem.best, problem.gram, problem.base)]
         data = (theta[rows], *statistics, learning_rate[rows])
         if stages is None:
-            jobs.append((_descend_reference, (mixer, *data, steps, epsilon)))
+            jobs.append((reference, (mixer, *data)))
         else:
-            arrays = (part.double().numpy() for part in data)
-            jobs.append((_descend_fused, (stages, *arrays, steps, epsilon)))
+            jobs.append((fused, (mixer, stages, *data)))
     return jobs
 
 
@@ -295,19 +296,27 @@ def _stages(problem: Problem, mixer: Mixer, required: bool) -> tuple[Stage, ...]
 
 
 def _descend_fused(
+    mixer: Mixer,
     stages: Sequence[Stage],
-    theta: np.ndarray,
-    best: np.ndarray,
-    gram: np.ndarray,
-    base: np.ndarray,
-    learning_rate: np.ndarray,
+    theta: Tensor,
+    best: Tensor,
+    gram: Tensor,
+    base: Tensor,
+    learning_rate: Tensor,
+    *,
     steps: int,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     from gomhc import kernels
 
-    parts = kernels.descend(stages, theta, best, gram, base, learning_rate, steps, epsilon)
-    loss, matrix, end = (torch.from_numpy(part) for part in parts)
+    data = theta, best, gram, base, learning_rate
+    arrays = (x.double().numpy() for x in data)
+    *results, hard = kernels.descend(stages, *arrays, steps=steps, epsilon=epsilon)
+    loss, matrix, end = map(torch.from_numpy, results)
+    if hard.any():
+        rows = (x[hard] for x in data)
+        exact = _descend_reference(mixer, *rows, steps=steps, epsilon=epsilon)
+        loss[hard], matrix[hard], end[hard] = exact
     return loss, matrix, end
 
 
@@ -318,6 +327,7 @@ def _descend_reference(
     gram: Tensor,
     base: Tensor,
     learning_rate: Tensor,
+    *,
     steps: int,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:

@@ -104,4 +104,4 @@ def describe(record: records.Record) -> str:
         return f"{facts}."
     if changed := differences(unit, record):
         return f"{facts}; **today's unit differs in {', '.join(changed)}.**"
-    return f"{facts}; today's code gives the same numbers at the smoke size."
+    return f"{facts}; today's code gives the same numbers, times aside, at the smoke size."

@@ -130,10 +130,12 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--probes", action="store_true", help=f"make the probes anew, in {STORED}, and no record"
     )
     options = parser.parse_args(arguments)
+    if options.probes and (options.list or options.stale or options.out or options.profile):
+        parser.error("expected --probes alone or with --only, got another option beside it")
     if not options.minutes >= 0:
         parser.error(f"expected --minutes of 0 or more, got {options.minutes}")
     if options.out is None and options.profile == "smoke" and not options.list:
-        parser.error("expected --out for the smoke profile, whose records are none to keep")
+        parser.error("expected --out for the smoke profile, whose records are not worth keeping")
     options.out = options.out or records.SHIPPED
     if options.out.exists() and not options.out.is_dir():
         parser.error(f"expected a folder as --out, got the file {options.out}")

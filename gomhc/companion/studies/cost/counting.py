@@ -13,8 +13,8 @@ Note [What is counted]
 Note [The whole hyper-connection]
     A mixing matrix is made once a token, for all C features; but its generator is made from all
     d·C numbers of the token. So the cost of `HyperConnection` is counted too, around a branch that
-    does nothing. It is counted, never run: its tensors are torch's fake ones, which have shapes and
-    no values, as the largest would not fit into memory.
+    does nothing. It is counted, never run: its tensors are on the device "meta", where they have
+    shapes and no values, as the largest would not fit into memory.
 """
 
 import math
@@ -96,7 +96,6 @@ def _rms_norm(shape: Sequence[int], *_: Any, **__: Any) -> int:
 
 
 PRICES: dict[Any, Callable[..., int]] = {
-    aten._fused_rms_norm: _rms_norm,
     aten._linalg_solve_ex: _solve,
     aten.logsumexp: _logsumexp,
     **dict.fromkeys([aten.all, aten.amax, aten.mean, aten.sum], _reads),
@@ -120,6 +119,9 @@ PRICES: dict[Any, Callable[..., int]] = {
         _writes,
     ),
 }
+# Older versions of torch do not have it: there its parts run, which have prices.
+if hasattr(aten, "_fused_rms_norm"):
+    PRICES[aten._fused_rms_norm] = _rms_norm
 
 
 class _Refuse(TorchDispatchMode):
