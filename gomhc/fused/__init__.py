@@ -130,7 +130,7 @@ def choose(
         device: its type, "cpu" or "cuda".
         transformed: see the function of this name.
         layer: whether it is for the passes of a layer; they are compiled for no stages too, which
-            say that streams stay apart, but for no GPU yet.
+            say that streams stay apart.
 
     Returns:
         The choice.
@@ -157,8 +157,6 @@ def choose(
         why = f"a matrix of order {order} is larger than {LARGEST_ORDER}"
     elif permuted > MOST_PERMUTED:
         why = f"{permuted}! permutations are more than {MOST_PERMUTED}!"
-    elif layer and device != "cpu":
-        why = f"the layer has no kernels for {device}"
     elif transformed:
         why = "forward-mode derivatives and torch.func go through PyTorch"
     elif (backend, device) == ("auto", "cpu") and _few(tokens):

@@ -4,12 +4,14 @@ With x' the streams of a token, all of them or their mean, divided by their root
 `read_streams` gives H_pre X, Y = H_res X and H_post, `write_streams` Y + H_postᵀ F. Autograd keeps
 X, F, x'W and what is smaller; everything else is made again on the way back. A list of stages that
 is empty says that H_res is the identity.
+
+On a CPU tokens for which the compiled code is not exact enough go through PyTorch. On a GPU their
+mixed streams are NaN, as their derivatives by X, and with them those by W_res, b_res and α_res.
 """
 
 import functools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gomhc.fused.ops import stages_of
+from gomhc.fused.projection import inner, project, project_backward
 from gomhc.fused.stages import FREE, Stage, reference, tables
 from gomhc.maps import full_precision
 
@@ -95,17 +98,6 @@ def _gradients(
 # On a CPU
 
 
-def _inner(X: Tensor, weight: Tensor) -> Tensor:
-    """(tokens, columns of W): the streams side by side, or their mean."""
-    return X.flatten(1) if weight.shape[1] == X[0].numel() else X.mean(1)
-
-
-def _as_it_is() -> AbstractContextManager[Any]:
-    """No autocast, which is a few microseconds to switch off."""
-    on = torch.is_autocast_enabled("cpu")
-    return torch.autocast("cpu", enabled=False) if on else nullcontext()
-
-
 def _shares(X: Tensor) -> int:
     return max(1, min(torch.get_num_threads(), X.numel() // SHARE))
 
@@ -170,15 +162,14 @@ def read_streams(
     post, scales = X.new_empty(tokens, d, dtype=torch.float32), X.new_empty(tokens).float()
     if not tokens:
         return read, mixed, post, X.new_empty(0, len(bias), dtype=narrow), scales
-    with _as_it_is():
-        inner = _inner(X, weight)
-        products = inner.to(narrow) @ weight.detach().to(narrow).mT
+    x = inner(X, weight)
+    products = project(x, weight, narrow)
     hard, shares = np.zeros(tokens, bool), _shares(X)
     spread(
         streams.read,
         shares,
         *_rooms(X, len(bias), stages, shares),
-        *(bits(X), bits(inner), bits(products), _wide(bias), _wide(alpha)),
+        *(bits(X), bits(x), bits(products), _wide(bias), _wide(alpha)),
         *(torch.finfo(torch.float32).eps, d, C),
         *(bits(read), bits(mixed), bits(post), bits(scales), hard),
     )
@@ -235,25 +226,17 @@ def read_streams_backward(
         *(bits(x) for x in slopes),
         *(bits(by_X), bits(by_products), bits(by_inner), sums.reshape(-1), hard),
     )
-    with _as_it_is():
-        inner, rows, W = _inner(X, W), by_products.to(narrow), W.to(narrow)
-        by_weight = (rows.mT @ inner.to(narrow)).to(weight.dtype)
-        if len(W[0]) == d * C and narrow == X.dtype:
-            by_X.flatten(1).addmm_(rows, W)
-        elif len(W[0]) == d * C:
-            by_X.flatten(1).add_(rows @ W)
-        else:
-            by_X += ((by_inner[:, None] * inner + rows @ W) / d)[:, None]
-        by_bias, by_alpha = torch.from_numpy(sums.sum(0))
-        parts = by_alpha.split([size - 2 * d, d, d])
-        by_bias, by_alpha = by_bias.to(bias), torch.stack([x.sum() for x in parts]).to(alpha)
-        if hard.any():
-            few = torch.from_numpy(np.flatnonzero(hard))
-            own, slopes = [X[few], *tensors[1:]], [x[few] for x in slopes]
-            exact = _in_thread(_gradients, _read_reference, own, slopes, narrow, stages)
-            by_X[few] = exact[0]
-            for total, part in zip((by_weight, by_bias, by_alpha), exact[1:], strict=True):
-                total += part
+    by_weight = project_backward(X, W, by_products, by_inner, by_X, narrow)
+    by_bias, by_alpha = torch.from_numpy(sums.sum(0))
+    parts = by_alpha.split([size - 2 * d, d, d])
+    by_bias, by_alpha = by_bias.to(bias), torch.stack([x.sum() for x in parts]).to(alpha)
+    if hard.any():
+        few = torch.from_numpy(np.flatnonzero(hard))
+        own, slopes = [X[few], *tensors[1:]], [x[few] for x in slopes]
+        exact = _in_thread(_gradients, _read_reference, own, slopes, narrow, stages)
+        by_X[few] = exact[0]
+        for total, part in zip((by_weight, by_bias, by_alpha), exact[1:], strict=True):
+            total += part
     return by_X, by_weight, by_bias, by_alpha
 
 
@@ -304,6 +287,23 @@ def write_streams_backward(slope: Tensor, answer: Tensor, post: Tensor) -> tuple
         bits(by_post).reshape(-1),
     )
     return by_answer, by_post
+
+
+# On a GPU
+
+
+def _on_gpu(name: str, *arguments: Any) -> Any:
+    """The operator of this name, see `gomhc.fused.gpu_streams`."""
+    from gomhc.fused import gpu_streams
+
+    with torch.cuda.device_of(arguments[0]):
+        return getattr(gpu_streams, name)(*arguments)
+
+
+read_streams.register_kernel("cuda", functools.partial(_on_gpu, "read_streams"))
+read_streams_backward.register_kernel("cuda", functools.partial(_on_gpu, "read_streams_backward"))
+write_streams.register_kernel("cuda", functools.partial(_on_gpu, "write_streams"))
+write_streams_backward.register_kernel("cuda", functools.partial(_on_gpu, "write_streams_backward"))
 
 
 # For torch.compile
