@@ -52,6 +52,14 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     return nullcontext() if where == "meta" else torch.autocast(where, enabled=False)
 
 
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """In which autocast takes a matrix product with x; None where it is off."""
+    where = x.device.type
+    if where == "meta" or not torch.is_autocast_enabled(where):
+        return None
+    return torch.get_autocast_dtype(where)
+
+
 def check_floating(name: str, value: object) -> None:
     """Raise TypeError unless the value is a tensor of a real floating dtype."""
     if not isinstance(value, Tensor) or not value.is_floating_point():

@@ -10,11 +10,15 @@ Note [Choice]
     fused path rounds to float32 what it stores, and so do mixers of one's own, forward-mode
     derivatives and the transforms of `torch.func`.
 
-    What it gives does not depend on the number of tokens. On a CPU a few go through PyTorch, where
-    a call of an operator does not pay, and so do single tokens for which elimination without
-    pivoting would lose digits. On a GPU such tokens are NaN (|θ| above 1e5, logits of Sinkhorn more
-    than 600 apart), since to look for them would stop it, and so a few tokens take the same way as
-    many. With backend "reference" there are no such limits.
+    What it gives does not depend, but for rounding, on the number of tokens. On a CPU a few go
+    through PyTorch, where a call of an operator does not pay, and so do single tokens for which
+    elimination without pivoting would lose digits. On a GPU such tokens are NaN (|θ| above 1e5,
+    logits of Sinkhorn more than 600 apart), since to look for them would stop it, and so a few
+    tokens take the same way as many. With backend "reference" there are no such limits.
+
+    The passes of a layer apply where its mixer's do, with hc and identity too, to streams in
+    float32 and bfloat16: they divide by the norm only after the product with W, which float16 has
+    no room for. They don't call the mixer as a module, so one with hooks goes through PyTorch.
 """
 
 import importlib
@@ -28,6 +32,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
+import gomhc.fused.process  # noqa: F401 (watches for forks from now on)
 from gomhc.extras import install_command
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, Stage
 
@@ -39,7 +44,8 @@ FEWEST_TOKENS = 256  # on a CPU; below, PyTorch's functions are as fast as a cal
 LARGEST_ORDER = 32  # of a matrix: n = ds of an orthogonal one
 MOST_PERMUTED = 7  # streams, for a sum over all their permutations
 THREADS = "gomhc.fused.threads"  # imports numba
-NARROW = (torch.float32, torch.bfloat16, torch.float16)
+NARROW = (torch.float32, torch.bfloat16, torch.float16)  # θ
+STREAMED = (torch.float32, torch.bfloat16)  # streams: in float16 x'W overflows before its norm
 
 
 class Choice(NamedTuple):
@@ -119,6 +125,7 @@ def choose(
     device: str,
     transformed: bool = False,
     layer: bool = False,
+    hooked: bool = False,
 ) -> Choice:
     """The path that a mixer takes, or a layer with that mixer.
 
@@ -131,6 +138,7 @@ def choose(
         transformed: see the function of this name.
         layer: whether it is for the passes of a layer; they are compiled for no stages too, which
             say that streams stay apart, but for no GPU yet.
+        hooked: whether the mixer has hooks, which the passes of a layer would not call.
 
     Returns:
         The choice.
@@ -153,6 +161,10 @@ def choose(
         why = "there is nothing to compute"
     elif dtype not in NARROW:
         why = f"{dtype} is wider than what the kernels store"
+    elif layer and dtype not in STREAMED:
+        why = f"in {dtype} x'W overflows, as its norm comes after it"
+    elif layer and hooked:
+        why = "the mixer has hooks"
     elif order > LARGEST_ORDER:
         why = f"a matrix of order {order} is larger than {LARGEST_ORDER}"
     elif permuted > MOST_PERMUTED:
