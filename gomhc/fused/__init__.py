@@ -30,11 +30,11 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd import forward_ad
 
 import gomhc.fused.process  # noqa: F401 (watches for forks from now on)
 from gomhc.extras import install_command
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, Stage
+from gomhc.maps import has_tangent
 
 __all__ = ["backend_report"]
 
@@ -93,12 +93,14 @@ def compiler(device: str) -> tuple[bool, str]:
 def transformed(theta: Tensor) -> bool:
     """Whether derivatives by θ are asked for in a way that the operators do not have.
 
-    Forward mode gives θ a tangent, and within `torch.func` it has no memory of its own.
+    Forward mode gives θ a tangent, and within `torch.func` it has no memory of its own. Under
+    `torch.compile` only the first can be seen: vmap takes the operators there, and reverse mode of
+    `torch.func` ends in an error of PyTorch's, which the reference (but Sinkhorn's) does not.
     """
+    if has_tangent(theta):
+        return True
     if torch.compiler.is_compiling():
         return False
-    if forward_ad.unpack_dual(theta).tangent is not None:
-        return True
     try:
         theta.data_ptr()
     except RuntimeError:
