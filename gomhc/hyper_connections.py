@@ -13,6 +13,7 @@ Note [Precision]
     row sums with them.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any, Literal
@@ -21,9 +22,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from gomhc.fused import NARROW, Backend, check_backend, choose, transformed
+from gomhc.fused import STREAMED, Backend, check_backend, choose, transformed
 from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams
-from gomhc.maps import full_precision
+from gomhc.maps import autocast_dtype, full_precision
 from gomhc.mixers.base import Mixer, check_mixer, check_positive
 from gomhc.mixers.identity import Identity
 
@@ -113,7 +114,8 @@ class HyperConnection(nn.Module):
             then has the length C, and W as many columns).
         backend: "auto" takes compiled passes over the streams where they apply and the mixer asks
             for nothing else (Note [Choice] in `gomhc.fused`), "reference" PyTorch everywhere;
-            "fused" raises where compiled code cannot run. It counts for the mixer too.
+            "fused" raises where compiled code cannot run. It counts for the mixer too. On a GPU
+            tokens that its kernels are not exact enough for are NaN, see there.
         generator: source of randomness for mixers with a random start.
 
     Raises:
@@ -172,8 +174,9 @@ class HyperConnection(nn.Module):
             ValueError: if X is not (..., d, C).
         """
         self._check(X)
-        weights = self.weight, self.bias, self.alpha
-        return matrices(X, *weights, lambda theta: self.mixer._by_backend(theta, self._backend()))
+        way = {"backend": "reference"} if self.backend == "reference" else {}
+        mix = functools.partial(self.mixer, **way)
+        return matrices(X, self.weight, self.bias, self.alpha, mix)
 
     def _check(self, X: Tensor) -> None:
         if X.shape[-2:] != (self.mixer.d, self.dim):
@@ -181,18 +184,22 @@ class HyperConnection(nn.Module):
             raise ValueError(f"expected streams {expected}, got {tuple(X.shape)}")
 
     def _backend(self) -> Backend:
-        """Its own, or where that is "auto" its mixer's."""
+        """Its own; where that is "auto", a mixer that goes through PyTorch takes it along."""
         check_backend(self.backend)
-        return self.mixer.backend if self.backend == "auto" else self.backend
+        plain = self.backend == "auto" and self.mixer.backend == "reference"
+        return "reference" if plain else self.backend
 
-    def _stages(self, X: Tensor, narrow: torch.dtype) -> list[int] | None:
+    def _stages(self, X: Tensor, narrow: torch.dtype | None) -> list[int] | None:
         """The mixer's, as the operators take them, if these are the path to take."""
+        if narrow is None and X.dtype != self.weight.dtype:
+            return None  # PyTorch says what is wrong
         stages = () if type(self.mixer) is Identity else self.mixer.stages()
-        tokens = math.prod(X.shape[:-2])
+        dtype = torch.float16 if narrow == torch.float16 else X.dtype
+        where = math.prod(X.shape[:-2]), dtype, X.device.type
         bent = any(map(transformed, (X, self.weight, self.bias, self.alpha)))
-        choice = choose(self._backend(), stages, tokens, X.dtype, X.device.type, bent, layer=True)
-        mixed = narrow == X.dtype != self.weight.dtype  # which PyTorch refuses
-        if stages is None or choice.path == "reference" or mixed:
+        hooked = bool(self.mixer._forward_hooks or self.mixer._forward_pre_hooks)
+        choice = choose(self._backend(), stages, *where, bent, layer=True, hooked=hooked)
+        if stages is None or choice.path == "reference":
             return None
         return [number for stage in stages for number in stage]
 
@@ -215,9 +222,7 @@ class HyperConnection(nn.Module):
         """
         self._check(X)
         *batch, d, C = X.shape
-        narrow = X.dtype
-        if torch.is_autocast_enabled(X.device.type):
-            narrow = torch.get_autocast_dtype(X.device.type)
+        narrow = autocast_dtype(X)
         stages = self._stages(X, narrow)
         if stages is None:
             H_res, H_pre, post = self.matrices(X)
@@ -227,7 +232,9 @@ class HyperConnection(nn.Module):
         else:
             tokens = math.prod(batch)  # no −1: there may be none
             weights = self.weight, self.bias, self.alpha
-            read, mixed, post, *_ = read_streams(X.reshape(tokens, d, C), *weights, narrow, stages)
+            read, mixed, post, *_ = read_streams(
+                X.reshape(tokens, d, C), *weights, narrow or X.dtype, stages
+            )
             read = read.view(*batch, C)
         written = self.branch(read, *arguments, **options)
         if not isinstance(written, Tensor) or written.shape != read.shape:
@@ -237,7 +244,7 @@ class HyperConnection(nn.Module):
             )
         if stages is not None:
             answer = written.reshape(tokens, C)
-            known = answer.dtype in NARROW and not transformed(answer)
+            known = answer.dtype in STREAMED and not transformed(answer)
             return (write_streams if known else write_reference)(mixed, answer, post).view(X.shape)
         with full_precision(X):
             mixed = H_res @ wide + post[..., None] * written[..., None, :].to(wide.dtype)

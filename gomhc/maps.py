@@ -31,6 +31,7 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd import forward_ad
 
 __all__ = [
     "block_frobenius",
@@ -50,6 +51,19 @@ def full_precision(x: Tensor) -> AbstractContextManager[Any]:
     """Autocast off where x is; the device "meta" has none."""
     where = x.device.type
     return nullcontext() if where == "meta" else torch.autocast(where, enabled=False)
+
+
+def autocast_dtype(x: Tensor) -> torch.dtype | None:
+    """In which autocast takes a matrix product with x; None where it is off."""
+    where = x.device.type
+    if where == "meta" or not torch.is_autocast_enabled(where):
+        return None
+    return torch.get_autocast_dtype(where)
+
+
+def has_tangent(x: Tensor) -> bool:
+    """Whether a forward-mode derivative is on its way through x."""
+    return forward_ad.unpack_dual(x).tangent is not None
 
 
 def check_floating(name: str, value: object) -> None:
@@ -174,8 +188,11 @@ def cayley(A: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     Source: Cayley 1846; go-mHC, arXiv 2604.02309; derivative: this book, chapter 2.
     """
     check_square(A)
-    function = _Cayley if torch.compiler.is_compiling() else _CayleyBothWays
-    return function.apply((A - A.mT) / 2)
+    A = (A - A.mT) / 2
+    if not torch.compiler.is_compiling():
+        return _CayleyBothWays.apply(A)
+    # torch.compile drops the forward-mode derivative of an autograd.Function without a word.
+    return _Cayley.forward(A) if has_tangent(A) else _Cayley.apply(A)
 
 
 @torch.no_grad()
@@ -274,7 +291,8 @@ def sinkhorn_knopp(
     check_square(logits)
     if iterations < 1:
         raise ValueError(f"expected iterations >= 1, got {iterations}")
-    if torch.compiler.is_compiling():
+    # An operator of ours has no forward mode.
+    if torch.compiler.is_compiling() and not has_tangent(logits):
         return _sinkhorn_knopp(logits, iterations)
     return _half_steps(logits, iterations)[-1].exp()
 

@@ -19,8 +19,9 @@ LIBRARY = [
     {"gomhc.maps"},
     {
         *("gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.entries"),
-        *("gomhc.fused.caching", "gomhc.fused.threads"),
+        *("gomhc.fused.caching", "gomhc.fused.process"),
     },
+    {"gomhc.fused.threads"},
     {"gomhc.fused.cpu", "gomhc.fused.gpu"},
     {"gomhc.fused.streams", "gomhc.fused.projection"},
     {"gomhc.fused.ops"},

@@ -36,6 +36,37 @@ def test_compiles_without_a_graph_break():
     assert result.stdout.split() == [name for name, _ in CASES], result.stderr[-3000:]
 
 
+TRANSFORMS = """
+import torch, gomhc
+for name in ("go-mhc", "mhc", "mhc-lite", "kron-go"):
+    for backend in ("auto", "reference"):
+        mixer = gomhc.make_mixer(name, 4, backend=backend)
+        theta, change = torch.randn(2, 300, mixer.num_parameters)
+        calls = {
+            "jvp": lambda x: torch.func.jvp(mixer, (x,), (change,))[1],
+            "vmap": torch.func.vmap(mixer),
+            "grad": torch.func.grad(lambda x: mixer(x).square().sum()),
+        }
+        for kind, call in calls.items():
+            torch._dynamo.reset()
+            try:
+                values = torch.compile(call, backend="eager")(theta)
+            except RuntimeError as error:
+                assert kind == "grad" and "autograd.Function with f" in str(error), (name, kind)
+            else:
+                torch.testing.assert_close(values, call(theta))
+print("the same")
+"""
+
+
+def test_transforms_of_torch_func_are_right_or_refused():
+    """PyTorch refuses operators of one's own below `torch.func.grad`; the rest must be right."""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", TRANSFORMS], capture_output=True, text=True
+    )
+    assert result.stdout == "the same\n", result.stderr[-3000:]
+
+
 MODEL = """
 import torch
 from gomhc import MIXERS

@@ -309,7 +309,7 @@ def said_with(code, **environment):
         capture_output=True,
         text=True,
         check=True,
-        timeout=120,
+        timeout=600,
     ).stdout
 
 
@@ -448,6 +448,17 @@ def test_a_forked_process_does_it_alone():
         "child = os.fork()\n"
         "if not child:\n"
         "    os._exit(not (mix(theta, [0, 4, 2]).numpy() == expected.numpy()).all())\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert said_with(code) == "0\n"
+    # And where compiled code is first called in the child.
+    code = (
+        "import os, torch, gomhc; torch.set_num_threads(2)\n"
+        "theta = torch.randn(3000, 28); torch.randn(999, 999) @ torch.randn(999, 999)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    from gomhc.fused.ops import mix\n"
+        "    os._exit(not (mix(theta, [0, 4, 2]).numpy().sum(1) < 1.001).all())\n"
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
     assert said_with(code) == "0\n"

@@ -74,9 +74,9 @@ def test_values_and_gradients_are_those_of_float64(name, d, inputs):
     assert max(found.values()) < 2e-6, found
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("inputs", ["all", "mean"])
-def test_narrow_streams_are_as_exact_as_pytorch_has_them(dtype, inputs):
+def test_narrow_streams_are_as_exact_as_pytorch_has_them(inputs):
+    dtype = torch.bfloat16
     module = connection(inputs=inputs, backend="fused").to(dtype)
     X, slope = (x.to(dtype) for x in streams())
     ours = errors(module, X, slope)
@@ -86,14 +86,17 @@ def test_narrow_streams_are_as_exact_as_pytorch_has_them(dtype, inputs):
         assert error < 1.5 * theirs[name] + torch.finfo(dtype).eps / 2, (name, error, theirs[name])
 
 
-def test_autocast_narrows_the_product_alone():
+@pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16])
+def test_autocast_narrows_the_product_alone(stored):
+    """Of streams in bfloat16 too, beside weights in float32."""
     module = connection(backend="fused")
     X, slope = streams()
+    X = X.to(stored)
     with torch.autocast("cpu", torch.bfloat16):
         found = results(module, X, slope)
         module.backend = "reference"
         expected = results(module, X, slope)
-    assert found["out"].dtype == torch.float32
+    assert found["out"].dtype == stored
     for name, value in found.items():
         difference = (value - expected[name]).norm() / expected[name].norm()
         assert difference < 2e-2, (name, difference)
@@ -241,6 +244,15 @@ def test_which_path_it_takes(monkeypatch):
     assert taken(connection(backend="fused"), X[:3])
     assert not taken(connection(backend="reference"))
     assert not taken(connection().double(), X.double())
+    with torch.autocast("cpu", torch.bfloat16):
+        assert taken(connection(), X.bfloat16())
+    with torch.autocast("cpu", torch.float16):  # where x'W may overflow before its norm
+        assert not taken(connection())
+    assert not taken(connection().half(), X.half())
+    insisting = connection()
+    insisting.mixer.backend = "fused"
+    assert taken(insisting)
+    assert not taken(insisting.half(), X.half())
     asked = connection()
     asked.mixer.backend = "reference"
     assert not taken(asked)
@@ -248,6 +260,38 @@ def test_which_path_it_takes(monkeypatch):
     assert taken(asked)
     with pytest.raises(RuntimeError, match="expected a case that the fused path can run"):
         connection(backend="fused").double()(X.double())
+
+
+def test_hooks_of_the_mixer_run():
+    module, seen = connection(), []
+    X, _ = streams()
+    handle = module.mixer.register_forward_hook(lambda mixer, inputs, H: seen.append(H.shape))
+    module(X)
+    assert seen == [(TOKENS, 4, 4)]
+    module.backend = "fused"
+    with pytest.raises(RuntimeError, match="can run: the mixer has hooks"):
+        module(X)
+    handle.remove()
+    module(X)
+
+
+@pytest.mark.parametrize("name", ["identity", "hc", "go-mhc"])
+@pytest.mark.parametrize("backend", ["auto", "fused", "reference"])
+def test_its_matrices_can_be_looked_at_whatever_the_backend(name, backend):
+    module = connection(name, backend=backend)
+    X, _ = streams()
+    H_res, H_pre, H_post = module.matrices(X)
+    expected = (
+        H_res @ X + H_post[..., None] * module.branch((H_pre[:, None] @ X).squeeze(1))[:, None]
+    )
+    torch.testing.assert_close(module(X), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_shapes_alone():
+    """On the device "meta", with autocast or without."""
+    module = connection().to("meta")
+    X = torch.empty(TOKENS, 4, DIM, device="meta")
+    assert module(X).shape == X.shape
 
 
 def test_there_is_no_other_backend(unchecked):

@@ -10,11 +10,17 @@ Note [Choice]
     fused path rounds to float32 what it stores, and so do mixers of one's own, forward-mode
     derivatives and the transforms of `torch.func`.
 
-    What it gives does not depend on the number of tokens. On a CPU a few go through PyTorch, where
-    a call of an operator does not pay, and so do single tokens for which elimination without
-    pivoting would lose digits. On a GPU such tokens are NaN (|θ| above 1e5, logits of Sinkhorn more
-    than 600 apart), since to look for them would stop it, and so a few tokens take the same way as
-    many. With backend "reference" there are no such limits.
+    What it gives does not depend, but for rounding, on the number of tokens. On a CPU a few go
+    through PyTorch, where a call of an operator does not pay, and so do single tokens for which
+    elimination without pivoting would lose digits. On a GPU such tokens are NaN (|θ| above 1e5,
+    logits of Sinkhorn more than 600 apart), since to look for them would stop it, and so a few
+    tokens take the same way as many. With backend "reference" there are no such limits.
+
+    The passes of a layer apply where its mixer's do, with hc and identity too, to streams in
+    float32 and bfloat16: they divide by the norm only after the product with W, which float16 has
+    no room for. They don't call the mixer as a module, so one with hooks goes through PyTorch. On a
+    GPU a token whose H_res is NaN has NaN mixed streams and so has the derivative by its X; the
+    derivatives by W_res, b_res and α_res, sums over all tokens, are NaN with it.
 """
 
 import importlib
@@ -26,10 +32,11 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd import forward_ad
 
+import gomhc.fused.process  # noqa: F401 (watches for forks from now on)
 from gomhc.extras import install_command
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, Stage
+from gomhc.maps import has_tangent
 
 __all__ = ["backend_report"]
 
@@ -39,7 +46,8 @@ FEWEST_TOKENS = 256  # on a CPU; below, PyTorch's functions are as fast as a cal
 LARGEST_ORDER = 32  # of a matrix: n = ds of an orthogonal one
 MOST_PERMUTED = 7  # streams, for a sum over all their permutations
 THREADS = "gomhc.fused.threads"  # imports numba
-NARROW = (torch.float32, torch.bfloat16, torch.float16)
+NARROW = (torch.float32, torch.bfloat16, torch.float16)  # θ
+STREAMED = (torch.float32, torch.bfloat16)  # streams: in float16 x'W overflows before its norm
 
 
 class Choice(NamedTuple):
@@ -87,12 +95,14 @@ def compiler(device: str) -> tuple[bool, str]:
 def transformed(theta: Tensor) -> bool:
     """Whether derivatives by θ are asked for in a way that the operators do not have.
 
-    Forward mode gives θ a tangent, and within `torch.func` it has no memory of its own.
+    Forward mode gives θ a tangent, and within `torch.func` it has no memory of its own. Under
+    `torch.compile` only the first can be seen: vmap takes the operators there, and reverse mode of
+    `torch.func` ends in an error of PyTorch's, which the reference (but Sinkhorn's) does not.
     """
+    if has_tangent(theta):
+        return True
     if torch.compiler.is_compiling():
         return False
-    if forward_ad.unpack_dual(theta).tangent is not None:
-        return True
     try:
         theta.data_ptr()
     except RuntimeError:
@@ -119,6 +129,7 @@ def choose(
     device: str,
     transformed: bool = False,
     layer: bool = False,
+    hooked: bool = False,
 ) -> Choice:
     """The path that a mixer takes, or a layer with that mixer.
 
@@ -131,6 +142,7 @@ def choose(
         transformed: see the function of this name.
         layer: whether it is for the passes of a layer; they are compiled for no stages too, which
             say that streams stay apart.
+        hooked: whether the mixer has hooks, which the passes of a layer would not call.
 
     Returns:
         The choice.
@@ -153,6 +165,10 @@ def choose(
         why = "there is nothing to compute"
     elif dtype not in NARROW:
         why = f"{dtype} is wider than what the kernels store"
+    elif layer and dtype not in STREAMED:
+        why = f"in {dtype} x'W overflows, as its norm comes after it"
+    elif layer and hooked:
+        why = "the mixer has hooks"
     elif order > LARGEST_ORDER:
         why = f"a matrix of order {order} is larger than {LARGEST_ORDER}"
     elif permuted > MOST_PERMUTED:

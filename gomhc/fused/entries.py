@@ -1,8 +1,7 @@
 """Entries of streams as float32, whatever they are stored as, for code that runs along rows.
 
-NumPy has no bfloat16: so such an array comes as its bits in uint16, and one of float16 as its bits
-in int16, see `bits`. Indices are those of a flat array, taken as they are: no negative
-ones, no bounds.
+NumPy has no bfloat16: such an array comes as its bits in uint16, see `bits`. Indices are those of a
+flat array, taken as they are: no negative ones, no bounds.
 """
 
 import numpy as np
@@ -13,14 +12,12 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 _INT, _FLOAT, _SHORT = ir.IntType(32), ir.FloatType(), ir.IntType(16)
-_STORED = {torch.bfloat16: torch.uint16, torch.float16: torch.int16}
 
 
 def bits(x: Tensor) -> np.ndarray:
     """What a contiguous tensor stores, as a NumPy array; every step here costs a microsecond."""
     x = x.detach() if x.requires_grad else x
-    stored = _STORED.get(x.dtype)
-    return (x if stored is None else x.view(stored)).numpy()
+    return (x.view(torch.uint16) if x.dtype == torch.bfloat16 else x).numpy()
 
 
 def _pointer(context, builder, kind, array, index):
@@ -36,8 +33,6 @@ def get(typingctx, array, index):
         if array.dtype == types.uint16:
             high = builder.shl(builder.zext(value, _INT), ir.Constant(_INT, 16))
             return builder.bitcast(high, _FLOAT)
-        if array.dtype == types.int16:
-            return builder.fpext(builder.bitcast(value, ir.HalfType()), _FLOAT)
         return value
 
     return types.float32(array, types.intp), generate
@@ -57,8 +52,6 @@ def put(typingctx, array, index, value):
             near = builder.lshr(builder.add(whole, half), ir.Constant(_INT, 16))
             nan = builder.fcmp_unordered("uno", value, value)
             value = builder.trunc(builder.select(nan, ir.Constant(_INT, 0x7FC0), near), _SHORT)
-        elif array.dtype == types.int16:
-            value = builder.bitcast(builder.fptrunc(value, ir.HalfType()), _SHORT)
         builder.store(value, place)
         return context.get_dummy_value()
 

@@ -57,7 +57,8 @@ def _read_reference(
             return reference(theta, stages_of(flat))
         return torch.eye(X.shape[1], dtype=theta.dtype, device=X.device).expand(len(X), -1, -1)
 
-    with torch.autocast(X.device.type, dtype=narrow, enabled=narrow != X.dtype):
+    plain = X.dtype == weight.dtype == narrow
+    with torch.autocast(X.device.type, dtype=narrow, enabled=not plain):
         H_res, H_pre, H_post = matrices(X, weight, bias, alpha, mix)
     with full_precision(X):
         wide = X.to(H_res.dtype)

@@ -1,8 +1,8 @@
 """The two passes of a hyper-connection over its streams on a CPU, and their derivatives, in Numba.
 
 Note [Passes]
-    Every pass goes through the streams once, eight tokens at a time: these stay in the first-level
-    cache while their small matrices are made, on the lanes of `gomhc.fused.cpu`, and are applied.
+    Every pass goes through the streams once, eight tokens at a time: their small matrices are made
+    on the lanes of `gomhc.fused.cpu` and applied while the eight are in a cache.
     `_read` makes, from the product of streams and W, the gates and H_res, and with them both what
     the branch reads, H_pre X, and the mixed streams, Y = H_res X. `_write` adds H_postᵀ F to Y. So
     the derivative by Y is that by the result, no copy of it, and all that concerns X comes together
@@ -20,7 +20,7 @@ import numba
 import numpy as np
 
 from gomhc.fused.caching import cached
-from gomhc.fused.cpu import LARGEST_LOGIT, _find_hard, backward, forward
+from gomhc.fused.cpu import LARGEST_LOGIT, backward, find_hard, forward
 from gomhc.fused.entries import get, put
 from gomhc.fused.lanes import WIDTH, exceeds, exponential, fill, load, maximum, store
 from gomhc.fused.threads import run
@@ -127,7 +127,7 @@ def _small(tables, r, w, products, scales, bias, alpha, d, start, tokens, mixing
     if mixing is None:
         store(w, r.hard, flag)
         return 0
-    _find_hard(tables, r, w)
+    find_hard(tables, r, w)
     store(w, r.hard, load(w, r.hard) + flag)
     return forward(tables, r, w, *families)
 

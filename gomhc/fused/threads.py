@@ -14,7 +14,6 @@ Note [Threads]
 
 import ctypes
 import functools
-import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -26,34 +25,36 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-NONE = (0, 0, 0)  # the pool of who does the work alone
+from gomhc.fused.process import Process
+
+NONE = (0, 0, 0, 0)  # the pool of who does the work alone
 _ENTRIES = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 _BYTES, _INT = ir.IntType(8).as_pointer(), ir.IntType(32)
 
 
-class _Process:
-    """What a child of fork must know."""
+def pool() -> tuple[int, int, int, int]:
+    """Entries of the runtime that libtorch uses, and how many threads to ask of it; or `NONE`.
 
-    forked = False
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=lambda: setattr(_Process, "forked", True))
+    It is asked for all of PyTorch's, whatever there is to do: runtimes end the threads that a call
+    leaves out, and start them again for the next.
+    """
+    entries = _addresses()
+    return NONE if entries is None else (*entries, torch.get_num_threads())
 
 
 @functools.cache
-def pool() -> tuple[int, int, int]:
-    """Addresses of `_ENTRIES` in the runtime that libtorch uses; `NONE` if it has no such names."""
+def _addresses() -> tuple[int, int, int] | None:
+    """Of `_ENTRIES`; None if libtorch needs no library with such names."""
     for name in ("libtorch_cpu.so", "libtorch_cpu.dylib"):
         path = Path(torch.__file__).parent / "lib" / name
         try:
             library = ctypes.CDLL(str(path))  # loaded already; names are looked up in what it needs
-            found = [ctypes.cast(getattr(library, entry), ctypes.c_void_p) for entry in _ENTRIES]
+            entries = [ctypes.cast(getattr(library, entry), ctypes.c_void_p) for entry in _ENTRIES]
         except (OSError, AttributeError):
             continue
-        first, second, third = (address.value or 0 for address in found)
+        first, second, third = (address.value or 0 for address in entries)
         return first, second, third
-    return NONE
+    return None
 
 
 def spread(entry: Callable[..., Any], shares: int, *arguments: Any) -> None:
@@ -64,10 +65,10 @@ def spread(entry: Callable[..., Any], shares: int, *arguments: Any) -> None:
         shares: how many; the function that does one is told its number and how many there are.
         arguments: of that function.
     """
-    threads = NONE if _Process.forked else pool()
+    threads = NONE if Process.forked else pool()
     if shares > 1 and threads != NONE:
         entry(threads, 0, shares, arguments)
-    elif shares > 1 and not _Process.forked:
+    elif shares > 1 and not Process.forked:
         with ThreadPoolExecutor(shares) as executor:
             list(executor.map(lambda share: entry(NONE, share, shares, arguments), range(shares)))
     else:
@@ -130,7 +131,8 @@ def run(typingctx, pool, first, shares, function, arguments):
             with every:
                 parallel = ir.FunctionType(ir.VoidType(), [body.type, _BYTES, _INT, _INT])
                 place = builder.bitcast(cgutils.alloca_once_value(builder, data), _BYTES)
-                number, flags = builder.trunc(shares, _INT), ir.Constant(_INT, 0)
+                threads = builder.extract_value(pool, 3)
+                number, flags = builder.trunc(threads, _INT), ir.Constant(_INT, 0)
                 builder.call(
                     builder.inttoptr(start, parallel.as_pointer()), [body, place, number, flags]
                 )
