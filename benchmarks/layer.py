@@ -8,6 +8,10 @@ The bound of an arm is what its multiplications alone would leave of the residua
 of them ran as fast as the model's own. The floor of a layer is the time in which the machine copies
 the bytes that must move: X, F and the derivative by the result in; the result and what is read out,
 and the derivatives by X and F.
+
+With `--large` (always on a GPU) the four passes by themselves and whole connections are timed in
+bfloat16 at one size, over the bytes that each must move at least, by the bandwidth of a copy of the
+streams in the same rounds.
 """
 
 import argparse
@@ -28,12 +32,20 @@ from benchmarks.mixers import SEED, bandwidth, both_ways, methods, saved, second
 from gomhc.companion import records
 from gomhc.companion.studies.base import Outcome, mixer
 from gomhc.companion.studies.language_models import ARMS
+from gomhc.fused.layer import (
+    read_streams,
+    read_streams_backward,
+    write_streams,
+    write_streams_backward,
+)
 from gomhc.hyper_connections import HyperConnection
 from gomhc.lm.model import GPT, RESIDUAL, GPTConfig, preset
 
-PROTOCOL = 1
+PROTOCOL = 2  # raised when other numbers are meant
 D = 4
 BATCHES = {"nano": 16, "small": 16, "paper-30m": 2}  # sequences a step
+COPY = "copy of the streams"
+LARGE = [32768, 4096]  # tokens and C for which other implementations have published times
 LABELS = tuple(arm for arm in ARMS if arm != RESIDUAL)
 Call = Callable[[], Any]
 
@@ -117,9 +129,9 @@ def layers(width: int) -> Iterator[tuple[str, nn.Module, bool]]:
         yield "transformers DeepSeek V4", Foreign(width, nn.Identity()), False
 
 
-def floor_bytes(width: int) -> int:
-    """Bytes a token of a layer that must move in float32, see the head of this module."""
-    return 4 * width * (D + 1 + D + 1 + D + D + 1)
+def floor_bytes(width: int, size: int = 4) -> int:
+    """Bytes a token of a layer that must move, see the head of this module; size: of a number."""
+    return size * width * (D + 1 + D + 1 + D + D + 1)
 
 
 def layer_table(
@@ -153,6 +165,82 @@ def layer_table(
         {"name": name, **times, "over_floor": times["fastest"] / floor, "kept": kept[name] / least}
         for name, times in turns(calls, device, rounds).items()
     ]
+
+
+# Large sizes
+
+
+def passes(tokens: int, width: int, device: str) -> Iterator[tuple[str, int, Call]]:
+    """Each pass in bfloat16 by itself, go-mhc s=2: its name, rows of C a token that must move, call.
+
+    The reading passes go through X a second time for the product with W.
+    """
+    label, dtype = "go-mhc s=2", torch.bfloat16
+    source = torch.Generator(device).manual_seed(SEED)
+    layer = HyperConnection(width, nn.Identity(), mixer(label, D)).to(device, dtype)
+    weights = layer.weight.detach(), layer.bias.detach(), layer.alpha.detach()
+    stages = [number for stage in layer.mixer.stages() or () for number in stage]
+    X, slope = (
+        torch.randn(tokens, D, width, generator=source, device=device).to(dtype) for _ in range(2)
+    )
+    read, mixed, post, *kept = read_streams(X, *weights, dtype, stages)
+    back = read, slope, torch.zeros_like(post), X, *weights, *kept, dtype, stages
+    target = torch.empty_like(X)
+    yield COPY, 2 * D, lambda: target.copy_(X)
+    yield "read", 2 * D + 1, lambda: read_streams(X, *weights, dtype, stages)
+    yield "write", 2 * D + 1, lambda: write_streams(mixed, read, post)
+    yield "write, backward", D + 2, lambda: write_streams_backward(slope, read, post)
+    yield "read, backward", 3 * D + 1, lambda: read_streams_backward(*back)
+
+
+def large_table(
+    tokens: int, width: int, device: str, rounds: int
+) -> tuple[float, list[dict[str, Any]]]:
+    """Bytes a second of a copy, and seconds of passes and connections over their floors."""
+    times = 10 if device == "cuda" else 1  # a call's own time is then hidden behind the GPU's
+    source = torch.Generator(device).manual_seed(SEED)
+    calls: dict[str, Call] = {}
+    moved: dict[str, int] = {}
+    for name, rows, call in passes(tokens, width, device):
+        calls[name], moved[name] = call, 2 * width * rows * tokens
+    for label in LABELS:
+        for backend in ("fused", "reference"):
+            made = mixer(label, D)
+            module = HyperConnection(width, nn.Identity(), made, backend=backend)
+            module.to(device, torch.bfloat16)
+            X, slope = (
+                torch.randn(tokens, D, width, generator=source, device=device).bfloat16()
+                for _ in range(2)
+            )
+            trained = [X.requires_grad_(), *module.parameters()]
+            name = f"{label}, {backend}, both ways"
+            calls[name] = functools.partial(_both_ways, module, trained, slope)
+            moved[name] = floor_bytes(width, 2) * tokens
+    repeated = {name: functools.partial(_repeat, call, times) for name, call in calls.items()}
+    spent = {
+        name: {way: took / times for way, took in own.items()}
+        for name, own in turns(repeated, device, rounds).items()
+    }
+    speed = moved[COPY] / spent[COPY]["fastest"]
+    table = [
+        {
+            "name": name,
+            **own,
+            "bytes": moved[name],
+            "over_floor": own["fastest"] * speed / moved[name],
+        }
+        for name, own in spent.items()
+    ]
+    return speed, table
+
+
+def _both_ways(module: nn.Module, trained: list[Tensor], slope: Tensor) -> None:
+    torch.autograd.grad(module(trained[0]), trained, slope)
+
+
+def _repeat(call: Call, times: int) -> None:
+    for _ in range(times):
+        call()
 
 
 # The GPT
@@ -204,7 +292,13 @@ def models(name: str, device: str, compiled: bool, rounds: int) -> dict[str, dic
     }
 
 
-def compare(presets: Sequence[str], device: str, compiled: bool, rounds: int) -> Outcome:
+def compare(
+    presets: Sequence[str],
+    device: str,
+    compiled: bool,
+    rounds: int,
+    large: Sequence[int] | None = None,
+) -> Outcome:
     """Time everything, and print the tables.
 
     Args:
@@ -212,9 +306,10 @@ def compare(presets: Sequence[str], device: str, compiled: bool, rounds: int) ->
         device: "cpu" or "cuda".
         compiled: whether the GPTs run under `torch.compile` too.
         rounds: of all ways.
+        large: tokens and C of the passes in bfloat16; None for none.
 
     Returns:
-        metrics: machine, bandwidth (bytes a second), mixer, layers and models.
+        metrics: machine, bandwidth (bytes a second), mixer, layers, models and large.
     """
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
     machine = {"processor": name, "threads": torch.get_num_threads()}
@@ -253,12 +348,27 @@ def compare(presets: Sequence[str], device: str, compiled: bool, rounds: int) ->
                     f"{row['bytes'] / rows[RESIDUAL]['bytes']:8.2f}",
                     flush=True,
                 )
+    passed: dict[str, Any] = {}
+    if large is not None:
+        copied, rows = large_table(*large, device, rounds)
+        passed = {"tokens": large[0], "width": large[1], "bandwidth": copied, "rows": rows}
+        print(
+            f"\n{large[0]} tokens, C = {large[1]}, d = {D}, bfloat16; copies {copied / 1e9:.0f} GB/s:"
+        )
+        print("  ms fastest, median, GB that must move, over the floor")
+        for row in rows:
+            print(
+                f"  {row['name']:<36}{1e3 * row['fastest']:9.3f}{1e3 * row['median']:9.3f}"
+                f"{row['bytes'] / 1e9:8.2f}{row['over_floor']:8.2f}",
+                flush=True,
+            )
     metrics = {
         "machine": machine,
         "bandwidth": speed,
         "mixer": mixers,
         "layers": tables,
         "models": arms,
+        "large": passed,
     }
     return Outcome(metrics, {})
 
@@ -275,6 +385,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if gpu else "cpu")
     parser.add_argument("--eager", action="store_true", help="without torch.compile")
     parser.add_argument("--rounds", type=int, default=15, help="of all ways (%(default)s)")
+    parser.add_argument(
+        "--large",
+        nargs=2,
+        type=int,
+        metavar=("TOKENS", "C"),
+        default=LARGE if gpu else None,
+        help="of the passes in bfloat16 (on a GPU 32768 4096)",
+    )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="put a record into a folder")
     options = parser.parse_args(arguments)
     config = {
@@ -282,6 +400,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "device": options.device,
         "compiled": not options.eager,
         "rounds": options.rounds,
+        "large": options.large,
     }
     if options.out is None:
         compare(**config)

@@ -180,10 +180,15 @@ def test_the_layers_are_compared_at_any_size(monkeypatch, capsys):
     monkeypatch.setattr(layer, "behind", lambda *a: {"fused: alone": dict.fromkeys(TIMES, 1.0)})
     monkeypatch.setattr(layer, "LABELS", ("identity", "go-mhc s=2"))
     monkeypatch.setattr(layer, "BATCHES", {"nano": 1})
-    outcome = layer.compare(["nano"], "cpu", compiled=False, rounds=1)
+    outcome = layer.compare(["nano"], "cpu", compiled=False, rounds=1, large=[300, 40])
     rows = {row["name"]: row for row in outcome.metrics["layers"]["nano"]}
     assert rows["go-mhc s=2, fused"]["kept"] < rows["go-mhc s=2, reference"]["kept"]
     assert "hyper-connections mHC" in rows
+    large = {row["name"]: row for row in outcome.metrics["large"]["rows"]}
+    assert large["write"]["bytes"] == 300 * 9 * 40 * 2
+    assert large[layer.COPY]["over_floor"] == pytest.approx(1)
+    assert {"read", "read, backward", "write, backward"} < set(large)
+    assert "go-mhc s=2, reference, both ways" in large
     arms = outcome.metrics["models"]["nano, eager"]
     assert arms["residual"]["bound"] == 1
     assert arms["go-mhc s=2"]["bound"] < arms["identity"]["bound"] < 1
