@@ -41,7 +41,7 @@ import torch, gomhc
 for name in ("go-mhc", "mhc", "mhc-lite", "kron-go"):
     for backend in ("auto", "reference"):
         mixer = gomhc.make_mixer(name, 4, backend=backend)
-        theta, change = torch.randn(2, 300, mixer.num_parameters)
+        theta, change = (torch.randn(300, mixer.num_parameters) for _ in range(2))
         calls = {
             "jvp": lambda x: torch.func.jvp(mixer, (x,), (change,))[1],
             "vmap": torch.func.vmap(mixer),
