@@ -99,7 +99,7 @@ class Foreign(nn.Module):
         from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4HyperConnection
 
         super().__init__()
-        sizes = SimpleNamespace(
+        sizes: Any = SimpleNamespace(
             hc_mult=D, hc_sinkhorn_iters=20, hc_eps=1e-6, rms_norm_eps=1e-6, hidden_size=width
         )
         self.connection, self.branch = DeepseekV4HyperConnection(sizes), branch
@@ -171,9 +171,9 @@ def layer_table(
 
 
 def passes(tokens: int, width: int, device: str) -> Iterator[tuple[str, int, Call]]:
-    """Each pass in bfloat16 by itself, go-mhc s=2: its name, rows of C a token that must move, call.
+    """Passes of go-mhc s=2 in bfloat16: name, rows of C that must move a token, and call.
 
-    The reading passes go through X a second time for the product with W.
+    The reading passes go through X once more for the norm and for each product with W.
     """
     label, dtype = "go-mhc s=2", torch.bfloat16
     source = torch.Generator(device).manual_seed(SEED)
@@ -201,6 +201,10 @@ def large_table(
     source = torch.Generator(device).manual_seed(SEED)
     calls: dict[str, Call] = {}
     moved: dict[str, int] = {}
+    X, slope = (
+        torch.randn(tokens, D, width, generator=source, device=device).bfloat16() for _ in range(2)
+    )
+    X.requires_grad_()
     for name, rows, call in passes(tokens, width, device):
         calls[name], moved[name] = call, 2 * width * rows * tokens
     for label in LABELS:
@@ -208,21 +212,19 @@ def large_table(
             made = mixer(label, D)
             module = HyperConnection(width, nn.Identity(), made, backend=backend)
             module.to(device, torch.bfloat16)
-            X, slope = (
-                torch.randn(tokens, D, width, generator=source, device=device).bfloat16()
-                for _ in range(2)
-            )
-            trained = [X.requires_grad_(), *module.parameters()]
+            trained = [X, *module.parameters()]
             name = f"{label}, {backend}, both ways"
             calls[name] = functools.partial(_both_ways, module, trained, slope)
             moved[name] = floor_bytes(width, 2) * tokens
-    repeated = {name: functools.partial(_repeat, call, times) for name, call in calls.items()}
+    repeated: dict[str, Call] = {
+        name: functools.partial(_repeat, call, times) for name, call in calls.items()
+    }
     spent = {
         name: {way: took / times for way, took in own.items()}
         for name, own in turns(repeated, device, rounds).items()
     }
     speed = moved[COPY] / spent[COPY]["fastest"]
-    table = [
+    table: list[dict[str, Any]] = [
         {
             "name": name,
             **own,
@@ -350,16 +352,15 @@ def compare(
                 )
     passed: dict[str, Any] = {}
     if large is not None:
-        copied, rows = large_table(*large, device, rounds)
-        passed = {"tokens": large[0], "width": large[1], "bandwidth": copied, "rows": rows}
-        print(
-            f"\n{large[0]} tokens, C = {large[1]}, d = {D}, bfloat16; copies {copied / 1e9:.0f} GB/s:"
-        )
+        tokens, width = large
+        copied, table = large_table(tokens, width, device, rounds)
+        passed = {"tokens": tokens, "width": width, "bandwidth": copied, "rows": table}
+        print(f"\n{tokens} tokens, C = {width}, d = {D}, bfloat16; {copied / 1e9:.0f} GB/s copied")
         print("  ms fastest, median, GB that must move, over the floor")
-        for row in rows:
+        for row in table:
             print(
                 f"  {row['name']:<36}{1e3 * row['fastest']:9.3f}{1e3 * row['median']:9.3f}"
-                f"{row['bytes'] / 1e9:8.2f}{row['over_floor']:8.2f}",
+                f"{row['bytes'] / 1e9:9.3g}{row['over_floor']:8.2f}",
                 flush=True,
             )
     metrics = {

@@ -3,6 +3,7 @@
 Without a GPU the whole connection runs here by the passes for one, on tensors of the CPU.
 """
 
+import functools
 import subprocess
 import sys
 
@@ -37,16 +38,21 @@ MIXERS = {
 }
 
 
+def on_gpu(name):
+    """What PyTorch calls for tensors of a GPU."""
+    return functools.partial(operators._on_gpu, name)
+
+
 class Read(torch.autograd.Function):
     """The operator as autograd has it, with the passes for a GPU."""
 
-    forward = staticmethod(gpu_streams.read_streams)
+    forward = staticmethod(on_gpu("read_streams"))
     setup_context = staticmethod(operators._keep_read)
     backward = staticmethod(operators._read_back)
 
 
 class Write(torch.autograd.Function):
-    forward = staticmethod(gpu_streams.write_streams)
+    forward = staticmethod(on_gpu("write_streams"))
     setup_context = staticmethod(operators._keep_written)
     backward = staticmethod(operators._write_back)
 
@@ -58,7 +64,7 @@ def passes(monkeypatch):
         monkeypatch.setattr("gomhc.hyper_connections.read_streams", Read.apply)
         monkeypatch.setattr("gomhc.hyper_connections.write_streams", Write.apply)
         for name in ("read_streams_backward", "write_streams_backward"):
-            monkeypatch.setattr(operators, name, getattr(gpu_streams, name))
+            monkeypatch.setattr(operators, name, on_gpu(name))
     # Blocks of which a row is no multiple, and more than one of them.
     monkeypatch.setattr(gpu_streams, "COLUMNS", 32)
     monkeypatch.setattr(gpu_streams, "PRODUCTS", 512)
