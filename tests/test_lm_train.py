@@ -342,10 +342,10 @@ def test_a_configuration_has_numbers_that_can_be(change, unchecked):
 def test_an_evaluation_that_is_not_finite_ends_the_run(corpus, monkeypatch):
     losses = iter([1.0, math.nan])
     monkeypatch.setattr("gomhc.lm.train.loop.evaluate", lambda *arguments: next(losses))
-    with pytest.raises(NonFiniteError, match="evaluation loss after 4 steps, got nan") as found:
+    with pytest.raises(NonFiniteError, match="evaluation loss after 4 steps, got nan") as failure:
         train(config(steps=6, evaluate_every=2), corpus)
-    assert found.value.seen.evaluations == [(2, 1.0)]
-    assert len(found.value.seen.loss) == found.value.seen.step == 4
+    assert failure.value.seen.evaluations == [(2, 1.0)]
+    assert len(failure.value.seen.loss) == failure.value.seen.step == 4
 
 
 def test_the_place_where_an_output_overflows(corpus):

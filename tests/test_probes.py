@@ -62,10 +62,10 @@ def test_a_number_that_moves_is_reported_with_its_unit(monkeypatch):
     """One iteration less in Sinkhorn's mixer; 21 instead of 20 samples would move it, too."""
     monkeypatch.setattr(polytope, "mixer", lambda label, d: fewer(mixers.mixer(label, d)))
 
-    def fewer(made):
-        if hasattr(made, "iterations"):
-            made.iterations -= 1
-        return made
+    def fewer(family):
+        if hasattr(family, "iterations"):
+            family.iterations -= 1
+        return family
 
     message = "polytope/exactness: numbers moved: if that was meant, raise the protocol and renew"
     with pytest.raises(AssertionError, match=message) as error:

@@ -34,10 +34,10 @@ ROOT = Path(__file__).resolve().parents[1]
     ],
 )
 def test_labels_name_mixers(label, name, d, options, generator):
-    made, expected = mixer(label, d), make_mixer(name, d, **options)
-    assert repr(made) == repr(expected)
-    theta = torch.randn(made.num_parameters, generator=generator)
-    assert torch.equal(made(theta), expected(theta))
+    by_label, expected = mixer(label, d), make_mixer(name, d, **options)
+    assert repr(by_label) == repr(expected)
+    theta = torch.randn(by_label.num_parameters, generator=generator)
+    assert torch.equal(by_label(theta), expected(theta))
 
 
 @pytest.mark.parametrize(
