@@ -223,6 +223,18 @@ def test_bad_input(call, message):
         call()
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: HyperConnection(6.0, nn.Identity(), make_mixer("mhc", 2)), "dim as an integer"),
+        (lambda: expand_streams(torch.randn(3, DIM), 4.0), "d as an integer"),
+    ],
+)
+def test_sizes_are_integers(call, message, unchecked):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
 def test_a_vector_is_no_streams(unchecked):
     with pytest.raises(ValueError, match=r"expected streams \(\.\.\., d, C\), got \(16,\)"):
         reduce_streams(torch.randn(16))

@@ -130,6 +130,11 @@ def test_bad_configurations(changes, message, unchecked):
         preset("nano", **changes)
 
 
+def test_sizes_are_integers(unchecked):
+    with pytest.raises(TypeError, match=r"expected layers as an integer, got 2\.0"):
+        preset("nano", layers=2.0)
+
+
 def test_bad_presets_and_texts():
     with pytest.raises(ValueError, match="one of nano, small, paper-30m; got 'huge'"):
         preset("huge")

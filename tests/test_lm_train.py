@@ -412,6 +412,11 @@ def test_bad_plans(changes, message, unchecked):
         config(**changes)
 
 
+def test_steps_are_an_integer(unchecked):
+    with pytest.raises(TypeError, match=r"expected steps as an integer, got 12\.0"):
+        config(steps=12.0)
+
+
 # The command
 
 

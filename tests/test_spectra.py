@@ -445,6 +445,12 @@ def test_what_counts_is_an_integer(name, number, unchecked):
             search(**{name: number})
 
 
+@pytest.mark.parametrize("region", [perfect_mirsky, karpelevich])
+def test_an_order_is_an_integer(region, unchecked):
+    with pytest.raises(TypeError, match=r"expected d as an integer, got 3\.0"):
+        region(3.0)
+
+
 def test_the_counterexample_of_order_five():
     """Doubly stochastic, with an eigenvalue outside Π_5 and inside Θ_5."""
     B = studies.midpoint()
