@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
 from gomhc.companion import probes, records
-from gomhc.companion.studies.base import Outcome, Probe, mixer
+from gomhc.companion.studies.base import BENCHMARKS, Outcome, Probe, mixer
 from gomhc.companion.studies.language_models import ARMS
 from gomhc.fused import choose
 from gomhc.fused.stages import reference
@@ -36,7 +36,6 @@ from gomhc.maps import marginal_error
 from gomhc.mixers import Mixer
 
 SEED = 5
-PROTOCOL = 1  # raised when other numbers are meant
 TOLERANCE = 1e-3  # of a float32 method from its map in float64; truncated Sinkhorn's marginals
 LARGEST = 2**31  # bytes of matrices of order ds beyond which the solve is left out
 COPIED = 2**28  # bytes of the copy that measures the bandwidth
@@ -193,7 +192,7 @@ PROBE = Probe(
     "benchmarks/mixers",
     without_clocks,
     {"sizes": [3, 4, 8], "tokens": 256},
-    ("benchmarks/mixers-cpu", "benchmarks/mixers-gpu"),
+    tuple(BENCHMARKS),
     relative=1e-5,  # norms of many float32 numbers
     absolute=2e-6,  # the rounding of one
 )
@@ -474,7 +473,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         compare(**config)
         return
     name = "benchmarks/mixers-gpu" if options.device == "cuda" else "benchmarks/mixers-cpu"
-    record = records.make(name, compare, config, [SEED], PROTOCOL)
+    record = records.make(name, compare, config, [SEED], BENCHMARKS[name])
     print(f"\nrecord: {records.save(record, options.out)}")
 
 
