@@ -12,6 +12,7 @@ from benchmarks import mixers
 from gomhc.companion import probes, records, studies
 from gomhc.companion.studies import Outcome, Probe, language_models, polytope
 from gomhc.companion.studies.cost import counting
+from gomhc.fused import FEWEST_TOKENS
 
 ALL = [*studies.probes(), mixers.PROBE]
 
@@ -52,6 +53,15 @@ def test_every_training_of_the_probe_is_of_the_queue():
     arms = [language_models.record_name("smoke", "d4", arm, 0) for arm in language_models.ARMS]
     assert set(arms) < set(probe.config["names"])
     assert {unit.run for unit in language_models.units("book")} == {language_models.run}
+
+
+def test_a_training_of_the_probe_takes_both_paths():
+    """Its steps the compiled passes, its evaluations PyTorch's functions."""
+    for unit in language_models.units("smoke"):
+        block = unit.config["model"]["block"]
+        steps = block * unit.config["training"]["batch"]
+        evaluations = block * unit.config["corpus"]["windows"]
+        assert evaluations < FEWEST_TOKENS <= steps
 
 
 def probe_of(name):
