@@ -330,10 +330,7 @@ def test_a_run_gives_its_model_back(corpus, tmp_path):
         load(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize(
-    "change",
-    [{"steps": 2.5}, {"batch": "4"}, {"seed": -1}, {"final": 2.0}, {"weight_decay": -5.0}],
-)
+@pytest.mark.parametrize("change", [{"seed": -1}, {"final": 2.0}, {"weight_decay": -5.0}])
 def test_a_configuration_has_numbers_that_can_be(change, unchecked):
     with pytest.raises(ValueError, match=f"expected .*{next(iter(change))}"):
         config(**change)
@@ -412,9 +409,11 @@ def test_bad_plans(changes, message, unchecked):
         config(**changes)
 
 
-def test_steps_are_an_integer(unchecked):
-    with pytest.raises(TypeError, match=r"expected steps as an integer, got 12\.0"):
-        config(steps=12.0)
+@pytest.mark.parametrize("change", [{"steps": 2.5}, {"steps": 12.0}, {"batch": "4"}])
+def test_what_counts_is_an_integer(change, unchecked):
+    [(name, number)] = change.items()
+    with pytest.raises(TypeError, match=f"expected {name} as an integer, got {number!r}"):
+        config(**change)
 
 
 # The command
