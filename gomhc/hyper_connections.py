@@ -21,8 +21,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gomhc.checks import check_count
 from gomhc.maps import full_precision
-from gomhc.mixers.base import Mixer, check_mixer, check_positive
+from gomhc.mixers.base import Mixer, check_mixer
 
 __all__ = ["HyperConnection", "expand_streams", "reduce_streams"]
 
@@ -44,9 +45,10 @@ def expand_streams(
         (..., d, C); without offsets a view of x, as with `Tensor.expand`.
 
     Raises:
+        TypeError: if d is no integer.
         ValueError: if d < 1, or the offsets are not (d, C).
     """
-    d = check_positive("d", d)
+    d = check_count("d", d, least=1)
     streams = x[..., None, :].expand(*x.shape[:-1], d, x.shape[-1])
     if offsets is None:
         return streams
@@ -111,7 +113,8 @@ class HyperConnection(nn.Module):
         generator: source of randomness for mixers with a random start.
 
     Raises:
-        TypeError: if the mixer is none, such as a mixer's name, or the branch cannot be called.
+        TypeError: if dim is no integer, the mixer is none, such as a mixer's name, or the branch
+            cannot be called.
         ValueError: if dim < 1, layer < 0, or inputs is neither.
 
     Attributes:
@@ -136,7 +139,7 @@ class HyperConnection(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        dim = check_positive("dim", dim)
+        dim = check_count("dim", dim, least=1)
         check_mixer(mixer)
         if not callable(branch):
             raise TypeError(f"expected a branch (..., C) -> (..., C) to call, got {branch!r}")
