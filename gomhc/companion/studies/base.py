@@ -10,6 +10,11 @@ from gomhc.mixers.base import Mixer
 __all__ = ["Outcome", "Probe", "Stopped", "Unit", "mixer"]
 
 
+# Records of benchmarks, which run from a clone and are not part of the package: name -> protocol,
+# raised when other numbers are meant.
+BENCHMARKS = {"benchmarks/mixers-cpu": 1, "benchmarks/mixers-gpu": 1}
+
+
 class Outcome(NamedTuple):
     """What a runner found, in plain JSON: floats, lists and dicts, None for what is not a number.
 
