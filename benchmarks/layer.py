@@ -16,7 +16,6 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -83,12 +82,11 @@ class Foreign(nn.Module):
     """A connection of transformers' DeepSeek V4 around a branch, as its decoder has it."""
 
     def __init__(self, width: int, branch: nn.Module) -> None:
+        from transformers import DeepseekV4Config
         from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4HyperConnection
 
         super().__init__()
-        sizes = SimpleNamespace(
-            hc_mult=D, hc_sinkhorn_iters=20, hc_eps=1e-6, rms_norm_eps=1e-6, hidden_size=width
-        )
+        sizes = DeepseekV4Config(hidden_size=width, hc_mult=D, hc_sinkhorn_iters=20)
         self.connection, self.branch = DeepseekV4HyperConnection(sizes), branch
         with torch.no_grad():
             for weight in self.connection.parameters():

@@ -12,7 +12,9 @@ __all__ = ["Outcome", "Probe", "Stopped", "Unit", "mixer"]
 
 # Records of benchmarks, which run from a clone and are not part of the package: name -> protocol,
 # raised when other numbers are meant.
-BENCHMARKS = {"benchmarks/mixers-cpu": 1, "benchmarks/mixers-gpu": 1}
+BENCHMARKS = {
+    f"benchmarks/{kind}-{device}": 1 for kind in ("mixers", "layer") for device in ("cpu", "gpu")
+}
 
 
 class Outcome(NamedTuple):
