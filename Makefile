@@ -25,6 +25,8 @@ PLATFORMS := x86_64-manylinux_2_28 aarch64-manylinux_2_28 aarch64-apple-darwin x
 # The oldest macOS that PyTorch still builds for.
 RESOLVE := MACOSX_DEPLOYMENT_TARGET=14.0 UV_PYTHON_DOWNLOADS=never $(UV) pip compile pyproject.toml \
 	--all-extras --no-annotate --no-header --quiet
+# The CUDA libraries, which PyTorch's CUDA build itself pins and its CPU build does not want.
+CUDA := ^(nvidia|cuda)-
 
 NOTEBOOKS = $(wildcard notebooks/*.ipynb)
 # Kept: kernelspec and cell tags, which papermill reads. Dropped: what an editor or a run leaves.
@@ -122,10 +124,9 @@ format: $(STAMP)  ## rewrite what lint would complain about, where a tool can
 	$(BIN)/ruff format .
 	$(if $(NOTEBOOKS),$(STRIP) $(NOTEBOOKS))
 
-# Without the CUDA libraries, which PyTorch's CUDA build itself pins and its CPU build does not want.
 lock: $(UV)  ## resolve pyproject.toml anew into requirements.lock, for all platforms
 	$(RESOLVE) --universal --fork-strategy fewest --python-version 3.11 --output-file requirements.lock.tmp
-	sed -i.all -E '/^(nvidia|cuda)-/d' requirements.lock.tmp && rm requirements.lock.tmp.all
+	sed -i.all -E '/$(CUDA)/d' requirements.lock.tmp && rm requirements.lock.tmp.all
 	mv requirements.lock.tmp requirements.lock && wc -l requirements.lock
 
 lock-check: $(UV)  ## can the lock be installed on every platform? (needs a network; downloads nothing)
@@ -135,7 +136,7 @@ lock-check: $(UV)  ## can the lock be installed on every platform? (needs a netw
 			--python-platform $$platform --output-file _build/lock/resolved > _build/lock/log 2>&1 || { \
 			echo "Python $$python, $$platform: expected a lock that can be installed, got:" >&2; \
 			cat _build/lock/log >&2; exit 1; }; \
-		missing=$$(grep -vE '^(nvidia|cuda)-' _build/lock/resolved | grep -vxFf _build/lock/pins || true); \
+		missing=$$(grep -vE '$(CUDA)' _build/lock/resolved | grep -vxFf _build/lock/pins || true); \
 		[ -z "$$missing" ] || { echo "Python $$python, $$platform: expected these in" \
 			"requirements.lock:" $$missing "(make lock)" >&2; exit 1; }; \
 		echo "Python $$python, $$platform: $$(wc -l < _build/lock/resolved) packages"; \

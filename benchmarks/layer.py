@@ -20,7 +20,6 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ import gomhc
 from benchmarks.machine import processor
 from benchmarks.mixers import SEED, bandwidth, both_ways, methods, saved, seconds
 from gomhc.companion import records
-from gomhc.companion.studies.base import Outcome, mixer
+from gomhc.companion.studies.base import BENCHMARKS, Outcome, mixer
 from gomhc.companion.studies.language_models import ARMS
 from gomhc.fused.layer import (
     read_streams,
@@ -41,7 +40,6 @@ from gomhc.fused.layer import (
 from gomhc.hyper_connections import HyperConnection
 from gomhc.lm.model import GPT, RESIDUAL, GPTConfig, preset
 
-PROTOCOL = 2  # raised when other numbers are meant
 D = 4
 BATCHES = {"nano": 16, "small": 16, "paper-30m": 2}  # sequences a step
 COPY = "copy of the streams"
@@ -76,16 +74,16 @@ def behind(tokens: int, device: str, rounds: int) -> dict[str, dict[str, float]]
             theta = torch.randn(tokens, method.size, device=device)
             calls[method.path] = functools.partial(method.call, theta)
             calls[f"{method.path}, both ways"] = both_ways(method, tokens, D, device)
-    found: dict[str, list[float]] = {}
+    spent: dict[str, list[float]] = {}
     for _ in range(rounds):
         for name, call in calls.items():
             for place, before in (("alone", None), ("behind", lambda: left @ left)):
                 for _ in range(3):  # as in a loop of its own
                     if before is not None:
                         before()
-                    found.setdefault(f"{name}: {place}", []).append(seconds(call, device))
+                    spent.setdefault(f"{name}: {place}", []).append(seconds(call, device))
     return {
-        name: {"fastest": min(own), "median": statistics.median(own)} for name, own in found.items()
+        name: {"fastest": min(own), "median": statistics.median(own)} for name, own in spent.items()
     }
 
 
@@ -96,12 +94,11 @@ class Foreign(nn.Module):
     """A connection of transformers' DeepSeek V4 around a branch, as its decoder has it."""
 
     def __init__(self, width: int, branch: nn.Module) -> None:
+        from transformers import DeepseekV4Config
         from transformers.models.deepseek_v4.modeling_deepseek_v4 import DeepseekV4HyperConnection
 
         super().__init__()
-        sizes: Any = SimpleNamespace(
-            hc_mult=D, hc_sinkhorn_iters=20, hc_eps=1e-6, rms_norm_eps=1e-6, hidden_size=width
-        )
+        sizes = DeepseekV4Config(hidden_size=width, hc_mult=D, hc_sinkhorn_iters=20)
         self.connection, self.branch = DeepseekV4HyperConnection(sizes), branch
         with torch.no_grad():
             for weight in self.connection.parameters():
@@ -252,11 +249,11 @@ def multiplications(config: GPTConfig) -> tuple[float, float]:
     """Of one token forward: those of the plain residual's model, and those that streams add."""
     C, layers = config.width, config.layers
     plain = layers * (12 * C * C + config.block * C) + config.vocabulary * C
-    made = config.make_mixer()
-    if made is None:
+    mixing = config.make_mixer()
+    if mixing is None:
         return plain, 0.0
-    d = made.d
-    return plain, 2 * layers * C * ((made.num_parameters + 2 * d) * d + d * d + 2 * d)
+    d = mixing.d
+    return plain, 2 * layers * C * ((mixing.num_parameters + 2 * d) * d + d * d + 2 * d)
 
 
 def models(name: str, device: str, compiled: bool, rounds: int) -> dict[str, dict[str, float]]:
@@ -407,7 +404,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         compare(**config)
         return
     name = "benchmarks/layer-gpu" if options.device == "cuda" else "benchmarks/layer-cpu"
-    record = records.make(name, compare, config, [SEED], PROTOCOL)
+    record = records.make(name, compare, config, [SEED], BENCHMARKS[name])
     print(f"\nrecord: {records.save(record, options.out)}")
 
 

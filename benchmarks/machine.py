@@ -30,7 +30,7 @@ def timed_in_new_processes(code: str, *arguments: str) -> dict[str, float]:
     Returns:
         "compiled" and "cached" -> seconds.
     """
-    found = {}
+    seconds = {}
     with tempfile.TemporaryDirectory() as cache:
         places = {"NUMBA_CACHE_DIR": cache, "TRITON_CACHE_DIR": cache}
         for name in ("compiled", "cached"):
@@ -42,5 +42,5 @@ def timed_in_new_processes(code: str, *arguments: str) -> dict[str, float]:
                 text=True,
                 check=True,
             )
-            found[name] = float(answer.stdout)
-    return found
+            seconds[name] = float(answer.stdout)
+    return seconds

@@ -26,7 +26,7 @@ from torch import Tensor, nn
 import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
 from gomhc.companion import probes, records
-from gomhc.companion.studies.base import Outcome, Probe, mixer
+from gomhc.companion.studies.base import BENCHMARKS, Outcome, Probe, mixer
 from gomhc.companion.studies.language_models import ARMS
 from gomhc.fused import choose
 from gomhc.fused.stages import reference
@@ -36,7 +36,6 @@ from gomhc.maps import marginal_error
 from gomhc.mixers import Mixer
 
 SEED = 5
-PROTOCOL = 1  # raised when other numbers are meant
 TOLERANCE = 1e-3  # of a float32 method from its map in float64; truncated Sinkhorn's marginals
 LARGEST = 2**31  # bytes of matrices of order ds beyond which the solve is left out
 COPIED = 2**28  # bytes of the copy that measures the bandwidth
@@ -96,43 +95,43 @@ def sinkhorns(d: int, device: str) -> dict[str, Callable[[Tensor], Tensor]]:
     def squared(call: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         return lambda theta: call(theta.unflatten(-1, (d, d)))
 
-    found: dict[str, Callable[[Tensor], Tensor]] = {"linear domain": functools.partial(linear, d=d)}
+    calls: dict[str, Callable[[Tensor], Tensor]] = {"linear domain": functools.partial(linear, d=d)}
     if find_spec("hyper_connections"):
         from hyper_connections import mHCv2, triton_sinkhorn
 
-        found["hyper-connections"] = squared(mHCv2.sinkhorn_knopps)
-        found["hyper-connections, log"] = squared(mHCv2.log_domain_sinkhorn_knopps)
+        calls["hyper-connections"] = squared(mHCv2.sinkhorn_knopps)
+        calls["hyper-connections, log"] = squared(mHCv2.log_domain_sinkhorn_knopps)
         if device == "cuda":
-            found["hyper-connections, Triton"] = squared(triton_sinkhorn.triton_sinkhorn)
+            calls["hyper-connections, Triton"] = squared(triton_sinkhorn.triton_sinkhorn)
     if find_spec("ot"):
-        found["POT"] = functools.partial(pot, d=d, method="sinkhorn")
-        found["POT, log"] = functools.partial(pot, d=d, method="log_sinkhorn")
-    return found
+        calls["POT"] = functools.partial(pot, d=d, method="sinkhorn")
+        calls["POT, log"] = functools.partial(pot, d=d, method="log_sinkhorn")
+    return calls
 
 
 def methods(d: int, tokens: int, device: str) -> list[Method]:
     """All that there is at this size."""
-    found = []
+    entries = []
     for label in ("go-mhc s=1", GO, "go-mhc s=3", "mhc", "mhc-lite", "kromhc", "kron-go s=2"):
         try:
-            made = mixer(label, d)
+            family = mixer(label, d)
         except ValueError:  # the family has no such d
             continue
-        if made.num_parameters * tokens * 4 > LARGEST:
+        if family.num_parameters * tokens * 4 > LARGEST:
             continue  # d! numbers a token
-        g = made.num_parameters
-        path = choose("auto", made.stages(), tokens, torch.float32, device).path
+        g = family.num_parameters
+        path = choose("auto", family.stages(), tokens, torch.float32, device).path
         if path == "fused":
-            found.append(Method(label, "fused", g, made))
+            entries.append(Method(label, "fused", g, family))
         plain = mixer(label, d)
         plain.backend = "reference"
-        found.append(Method(label, "PyTorch", g, plain.to(device)))
+        entries.append(Method(label, "PyTorch", g, plain.to(device)))
         name, _, s = label.partition(" s=")
         if name == "go-mhc" and (d * int(s)) ** 2 * tokens * 4 <= LARGEST:
-            found.append(Method(label, SOLVE, g, solve(d, int(s))))
+            entries.append(Method(label, SOLVE, g, solve(d, int(s))))
         if label == "mhc":
-            found += [Method(label, path, g, call) for path, call in sinkhorns(d, device).items()]
-    return found
+            entries += [Method(label, path, g, call) for path, call in sinkhorns(d, device).items()]
+    return entries
 
 
 def floor_bytes(method: Method, d: int) -> int:
@@ -147,13 +146,13 @@ def check(method: Method, d: int, device: str) -> float:
         RuntimeError: if that is more than rounding.
     """
     theta = draw(300, method.size, device)
-    found = method.call(theta).double().cpu()
+    matrices = method.call(theta).double().cpu()
     if method.path.startswith("POT"):  # rows first: not the same truncated iteration
-        apart = marginal_error(found).max().item()
+        apart = marginal_error(matrices).max().item()
     else:
-        made = mixer(method.label, d)
-        exact = reference(theta.double().cpu(), made.stages() or ())
-        apart = (found - exact).abs().max().item()
+        family = mixer(method.label, d)
+        exact = reference(theta.double().cpu(), family.stages() or ())
+        apart = (matrices - exact).abs().max().item()
     if not apart <= TOLERANCE:
         raise RuntimeError(
             f"{method.label} by {method.path}, d = {d}: expected the map of float64 to "
@@ -299,8 +298,8 @@ def layers(
     labels = ["identity", "mhc", "mhc-lite", "kromhc", "go-mhc s=1", GO, "kron-go s=2"]
     calls = []
 
-    def passes(made: Mixer) -> Callable[[], Any]:
-        layer = HyperConnection(width, nn.Identity(), made).to(device)
+    def passes(family: Mixer) -> Callable[[], Any]:
+        layer = HyperConnection(width, nn.Identity(), family).to(device)
         trained = [X, *layer.parameters()]
         return lambda: torch.autograd.grad(layer(X).sum(), trained, allow_unused=True)
 
@@ -474,7 +473,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         compare(**config)
         return
     name = "benchmarks/mixers-gpu" if options.device == "cuda" else "benchmarks/mixers-cpu"
-    record = records.make(name, compare, config, [SEED], PROTOCOL)
+    record = records.make(name, compare, config, [SEED], BENCHMARKS[name])
     print(f"\nrecord: {records.save(record, options.out)}")
 
 

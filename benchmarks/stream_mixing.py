@@ -155,15 +155,15 @@ def baseline(
 
 def ours(problem: Problem, label: str, steps: int) -> Float[Tensor, "problems steps"]:
     """The same with gomhc; a fresh problem, so that making the statistics is part of it."""
-    made = mixer(label, problem.d)
-    settings = released_settings(made, len(problem)) | {"steps": steps}
-    return fit(replace(problem), made, seed=SEED, **settings).loss
+    family = mixer(label, problem.d)
+    settings = released_settings(family, len(problem)) | {"steps": steps}
+    return fit(replace(problem), family, seed=SEED, **settings).loss
 
 
 def start(problem: Problem, label: str) -> Float[Tensor, "problems g"]:
     """θ from which `ours` sets out: where one step of a length that rounds to nothing ends."""
-    made = mixer(label, problem.d)
-    return fit(problem, made, learning_rate=1e-300, steps=1, seed=SEED, start=released_start).theta
+    family, at = mixer(label, problem.d), released_start
+    return fit(problem, family, learning_rate=1e-300, steps=1, seed=SEED, start=at).theta
 
 
 def first_calls() -> dict[str, float]:
@@ -219,9 +219,9 @@ def best_threads(call: Callable[[], Any]) -> int:
     return min(seconds, key=lambda threads: seconds[threads])
 
 
-def difference(found: Tensor, expected: Tensor) -> float:
+def difference(losses: Tensor, expected: Tensor) -> float:
     """Largest relative difference."""
-    return ((found.double() - expected).abs() / expected).max().item()
+    return ((losses.double() - expected).abs() / expected).max().item()
 
 
 def check(problem: Problem, label: str, theta: Tensor, steps: int) -> float:

@@ -121,23 +121,23 @@ def unzipped(browser) -> Iterator[Visitor]:
 @pytest.mark.parametrize("page", PAGES)
 def test_page(visitor, page, tally):
     opened = visitor.open(page)
-    found = opened.evaluate(LOOK)
+    checks = opened.evaluate(LOOK)
     opened.add_script_tag(path=AXE)
     # The slowest rule by far; colours are the same at both widths but for the frame of the page,
     # which one page shows.
     axe = opened.evaluate(JUDGE, visitor.width == 1280 or page == "book/tour.html")
-    found |= {"console": visitor.console, "off-site": visitor.offsite}
-    found["axe"] = [what for impact, what in axe if impact in GRAVE]
-    for check, findings in found.items():
+    checks |= {"console": visitor.console, "off-site": visitor.offsite}
+    checks["axe"] = [what for impact, what in axe if impact in GRAVE]
+    for check, findings in checks.items():
         tally(page, check, len(findings))
-    assert {check: findings for check, findings in found.items() if findings} == {}
+    assert {check: findings for check, findings in checks.items() if findings} == {}
 
 
 @pytest.mark.parametrize("page", PAGES)
 def test_page_needs_no_server_and_is_whole_on_paper(unzipped, page, tally):
     opened = unzipped.open(page)
-    found = opened.evaluate(LOOK)
-    findings = [*unzipped.console, *unzipped.offsite, *found["images"], *found["math"]]
+    checks = opened.evaluate(LOOK)
+    findings = [*unzipped.console, *unzipped.offsite, *checks["images"], *checks["math"]]
     tally(page, "file://", len(findings))
     assert findings == []
 

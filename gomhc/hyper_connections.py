@@ -22,10 +22,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gomhc.checks import check_count
 from gomhc.fused import STREAMED, Backend, check_backend, choose, transformed
 from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams
 from gomhc.maps import autocast_dtype, full_precision
-from gomhc.mixers.base import Mixer, check_mixer, check_positive
+from gomhc.mixers.base import Mixer, check_mixer
 from gomhc.mixers.identity import Identity
 
 __all__ = ["HyperConnection", "expand_streams", "reduce_streams"]
@@ -48,9 +49,10 @@ def expand_streams(
         (..., d, C); without offsets a view of x, as with `Tensor.expand`.
 
     Raises:
+        TypeError: if d is no integer.
         ValueError: if d < 1, or the offsets are not (d, C).
     """
-    d = check_positive("d", d)
+    d = check_count("d", d, least=1)
     streams = x[..., None, :].expand(*x.shape[:-1], d, x.shape[-1])
     if offsets is None:
         return streams
@@ -119,7 +121,8 @@ class HyperConnection(nn.Module):
         generator: source of randomness for mixers with a random start.
 
     Raises:
-        TypeError: if the mixer is none, such as a mixer's name, or the branch cannot be called.
+        TypeError: if dim or layer is no integer, the mixer is none, such as a mixer's name, or the
+            branch cannot be called.
         ValueError: if dim < 1, layer < 0, inputs is neither, or there is no such backend.
         RuntimeError: when called, if the backend is "fused" and that path cannot run here.
 
@@ -146,12 +149,11 @@ class HyperConnection(nn.Module):
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
-        dim = check_positive("dim", dim)
+        dim = check_count("dim", dim, least=1)
         check_mixer(mixer)
         if not callable(branch):
             raise TypeError(f"expected a branch (..., C) -> (..., C) to call, got {branch!r}")
-        if not hasattr(layer, "__index__") or layer < 0:
-            raise ValueError(f"expected an integer layer >= 0, got {layer!r}")
+        layer = check_count("layer", layer)
         if inputs not in ("all", "mean"):
             raise ValueError(f"expected inputs as 'all' or 'mean', got {inputs!r}")
         d, g = mixer.d, mixer.num_parameters

@@ -20,8 +20,8 @@ SECTIONS = ("Args:", "Returns:", "Raises:")
 
 
 def submodules():
-    found = (info.name for info in pkgutil.walk_packages(gomhc.__path__, "gomhc."))
-    return [gomhc, *map(importlib.import_module, found)]
+    names = (info.name for info in pkgutil.walk_packages(gomhc.__path__, "gomhc."))
+    return [gomhc, *map(importlib.import_module, names)]
 
 
 def public(*, figures=True):
@@ -129,8 +129,8 @@ def test_a_docstring_says_what_comes_back_and_what_goes_wrong(item):
         assert "Returns:" in text or result in CLASSES
     if raises(item):
         assert "Raises:" in text
-    there = [section for section in SECTIONS if section in own_docstring(item)]
-    order = [own_docstring(item).index(section) for section in there]
+    sections = [section for section in SECTIONS if section in own_docstring(item)]
+    order = [own_docstring(item).index(section) for section in sections]
     assert order == sorted(order)
 
 

@@ -79,17 +79,17 @@ MODULES = {module_name(path): path for path in FILES}
 def imported(name, source=None):
     """Dotted names that a module imports anywhere in its text, inside functions too."""
     tree = ast.parse(MODULES[name].read_text(encoding="utf-8") if source is None else source)
-    found = set()
+    names = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{name}: expected absolute imports, got a relative one"
             # `from gomhc import figures` imports a module, `from gomhc import cayley` does not.
             below = {f"{node.module}.{alias.name}" for alias in node.names}
             modules = below & set(MODULES)
-            found |= modules | ({node.module} if modules != below else set())
-    return found
+            names |= modules | ({node.module} if modules != below else set())
+    return names
 
 
 def own_imports(name):

@@ -112,15 +112,15 @@ def test_impossible_numbers_of_steps_are_refused(baseline_steps):
 
 @pytest.mark.parametrize("d", [3, 4])
 def test_methods_give_the_map_that_they_are_named_after(d):
-    found = mixers.methods(d, 300, "cpu")
-    for method in found:
+    methods = mixers.methods(d, 300, "cpu")
+    for method in methods:
         assert mixers.check(method, d, "cpu") < mixers.TOLERANCE
         theta = mixers.draw(9, method.size, "cpu").requires_grad_()
         (gradient,) = torch.autograd.grad(method.call(theta).square().sum(), theta)
         assert gradient.abs().max() > 0
-    paths = {method.path for method in found if method.label == "mhc"}
+    paths = {method.path for method in methods if method.label == "mhc"}
     assert {"fused", "PyTorch", "linear domain", "hyper-connections", "POT", "POT, log"} <= paths
-    assert {method.path for method in found if method.label == mixers.GO} == {
+    assert {method.path for method in methods if method.label == mixers.GO} == {
         "fused",
         "PyTorch",
         mixers.SOLVE,
@@ -141,8 +141,8 @@ def test_bytes_of_the_floor():
 
 
 def test_exponent_of_a_power():
-    found = mixers.exponent({d: 3.0 * d**2.5 for d in (4, 8, 16)})
-    assert found["value"] == pytest.approx(2.5)
+    power = mixers.exponent({d: 3.0 * d**2.5 for d in (4, 8, 16)})
+    assert power["value"] == pytest.approx(2.5)
 
 
 def test_kept_bytes_count_a_storage_once():

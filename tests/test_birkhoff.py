@@ -191,10 +191,10 @@ def test_distance_to_a_family_known_in_closed_form(generator):
     a = (targets[:, 0, 0] + targets[:, 1, 1] + 2 - targets[:, 0, 1] - targets[:, 1, 0]) / 4
     nearest = torch.stack([a, 1 - a, 1 - a, a], -1).unflatten(-1, (2, 2))
     for s in (1, 2):
-        found = gomhc.nearest_in_family(make_mixer("go-mhc", 2, s=s), targets, 4, generator)
+        closest = gomhc.nearest_in_family(make_mixer("go-mhc", 2, s=s), targets, 4, generator)
         expected = (targets - nearest).flatten(1).norm(dim=1)
-        torch.testing.assert_close(found.distance, expected, atol=1e-7, rtol=0)
-        torch.testing.assert_close(found.matrix, nearest, atol=1e-5, rtol=0)
+        torch.testing.assert_close(closest.distance, expected, atol=1e-7, rtol=0)
+        torch.testing.assert_close(closest.matrix, nearest, atol=1e-5, rtol=0)
 
 
 def test_distance_agrees_with_scipy(generator):
@@ -221,8 +221,8 @@ def test_the_search_converges_quickly(generator):
     """Levenberg–Marquardt is quadratic near a reachable target; a wrong step or damping is not."""
     targets = gomhc.sample_uniform(3, 200, generator)
     mixer = make_mixer("go-mhc", 3, s=2)
-    found = gomhc.nearest_in_family(mixer, targets, 8, generator, iterations=25)
-    assert (found.distance < 1e-6).double().mean() > 0.9
+    closest = gomhc.nearest_in_family(mixer, targets, 8, generator, iterations=25)
+    assert (closest.distance < 1e-6).double().mean() > 0.9
 
 
 def test_giving_up_the_worse_starts_loses_nothing(monkeypatch):
@@ -237,10 +237,10 @@ def test_giving_up_the_worse_starts_loses_nothing(monkeypatch):
 def test_nearest_returns_what_the_mixer_makes(generator):
     mixer = make_mixer("go-mhc", 3, s=2)
     targets = gomhc.sample_uniform(3, 7, generator)
-    found = gomhc.nearest_in_family(mixer, targets, generator=generator)
-    torch.testing.assert_close(mixer(found.theta), found.matrix, atol=1e-9, rtol=0)
-    distance = (found.matrix - targets).flatten(1).norm(dim=1)
-    torch.testing.assert_close(distance, found.distance, atol=1e-9, rtol=0)
+    closest = gomhc.nearest_in_family(mixer, targets, generator=generator)
+    torch.testing.assert_close(mixer(closest.theta), closest.matrix, atol=1e-9, rtol=0)
+    distance = (closest.matrix - targets).flatten(1).norm(dim=1)
+    torch.testing.assert_close(distance, closest.distance, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("dtype", [torch.int64, torch.bool, torch.complex64])

@@ -54,8 +54,8 @@ def save(folder, name, config, metrics, series=None):
 def released(d):
     def row(steps, final=BOUND):
         over = final / BOUND
-        found = {"steps": steps, "final": final, "floor": BOUND, "final_over_bound": over}
-        return found | {"lowest_over_bound": over, "final_over_floor": over}
+        values = {"steps": steps, "final": final, "floor": BOUND, "final_over_bound": over}
+        return values | {"lowest_over_bound": over, "final_over_floor": over}
 
     metrics = {label: row(steps[d]) for label, steps in FIGURE_8_STEPS.items() if d in steps}
     if d in FIGURE_8_ERROR[KROM]:
@@ -665,9 +665,9 @@ def test_an_answer_quotes_verdicts_of_the_ledger(entries, untouched):
     verdicts = by_id(entries)
     for question, id in [("speed", "ten-times-lite"), ("cost", "cubic-cost")]:
         assert f"” *{verdicts[id].verdict}*" in answer(question, untouched)
-    found = verdicts["mixing-full"]
-    assert f"lowers the loss” *{found.verdict}* in the GPT `small`" in answer("worth", untouched)
-    mean = found.values["difference"]["mean"]
+    mixing = verdicts["mixing-full"]
+    assert f"lowers the loss” *{mixing.verdict}* in the GPT `small`" in answer("worth", untouched)
+    mean = mixing.values["difference"]["mean"]
     ends = (
         f"ends with go-mHC ($s=2$) {100 * abs(mean):.1f}\N{NO-BREAK SPACE}% below the same streams"
     )
@@ -812,11 +812,11 @@ def test_a_finding_starts_without_a_caveat():
 
 def test_no_verdict_changes_unseen():
     pinned = json.loads(PINNED.read_text(encoding="utf-8"))
-    found = {entry.id: entry.verdict for entry in ledger()}
+    verdicts = {entry.id: entry.verdict for entry in ledger()}
     changed = [
-        f"{id}: pinned {pinned.get(id, 'nothing')!r}, found {found.get(id, 'no such claim')!r}"
-        for id in sorted(pinned.keys() | found.keys())
-        if pinned.get(id) != found.get(id)
+        f"{id}: pinned {pinned.get(id, 'nothing')!r}, found {verdicts.get(id, 'no such claim')!r}"
+        for id in sorted(pinned.keys() | verdicts.keys())
+        if pinned.get(id) != verdicts.get(id)
     ]
     assert not changed, (
         "the ledger differs from tests/pinned_verdicts.json. If the change is meant, write the new "

@@ -23,8 +23,8 @@ def folders(tmp_path):
     """Writes the records of two runs; says where."""
 
     def write(ours, other):
-        for side, found in (("ours", ours), ("other", other)):
-            for one in found:
+        for side, records in (("ours", ours), ("other", other)):
+            for one in records:
                 save(one, tmp_path / side)
         return [str(tmp_path / "other"), "--ours", str(tmp_path / "ours")]
 

@@ -46,16 +46,16 @@ GENERATORS = {
 
 
 def test_parameters_are_those_of_the_formula():
-    found = cost.parameters(list(GENERATORS), [2, 4], width=6).metrics
+    metrics = cost.parameters(list(GENERATORS), [2, 4], width=6).metrics
     for label, generators in GENERATORS.items():
         for d in (2, 4):
-            g = found["generator"][label][str(d)]
+            g = metrics["generator"][label][str(d)]
             if label.startswith("kron-go") and d == 2:
                 assert g is None  # prime
                 continue
             assert g == generators(d)
-            assert found["layer"][label][str(d)] == (6 * d + 1) * g + 12 * d**2 + 2 * d + 3
-    assert found["formula"] == found["layer"]
+            assert metrics["layer"][label][str(d)] == (6 * d + 1) * g + 12 * d**2 + 2 * d + 3
+    assert metrics["formula"] == metrics["layer"]
 
 
 CHECK = 5  # abs, two comparisons, their product and all: Mixer looks whether each θ is finite
@@ -96,14 +96,14 @@ def test_flops_of_sinkhorn_and_of_the_cayley_transform():
 def test_flops_of_a_hyper_connection():
     """The products: three projections of dC numbers, H_res X, H_pre X; at least those."""
     d, width = 4, 16
-    made = make_mixer("go-mhc", d)
-    inner = cost.count_flops(made)
-    outer = cost.count_flops(made, width)
-    products = 2 * d * width * (made.num_parameters + 2 * d) + 2 * d * d * width + 2 * d * width
+    family = make_mixer("go-mhc", d)
+    inner = cost.count_flops(family)
+    outer = cost.count_flops(family, width)
+    products = 2 * d * width * (family.num_parameters + 2 * d) + 2 * d * d * width + 2 * d * width
     seen = sum(outer[name] for name in ("aten.mm", "aten.bmm")) - inner["aten.bmm"]
     assert seen == products
     with pytest.raises(ValueError, match="width=None"):
-        cost.count_flops(made, width, backward=True)
+        cost.count_flops(family, width, backward=True)
 
 
 def test_flops_of_the_layer_are_those_of_its_class(monkeypatch):
@@ -115,10 +115,10 @@ def test_flops_of_the_layer_are_those_of_its_class(monkeypatch):
 
 
 def test_torch_alone_does_not_see_sinkhorn():
-    found = cost.flops(["mhc", "kromhc", "mhc-lite"], [3, 4]).metrics
-    assert found["torch"]["mhc"]["4"] == 0
-    assert found["mixer"]["kromhc"]["3"] is None
-    assert found["published"] == {
+    metrics = cost.flops(["mhc", "kromhc", "mhc-lite"], [3, 4]).metrics
+    assert metrics["torch"]["mhc"]["4"] == 0
+    assert metrics["mixer"]["kromhc"]["3"] is None
+    assert metrics["published"] == {
         "mhc": {"3": 20 * 9, "4": 20 * 16},
         "kromhc": {"3": None, "4": 16 + 2 * 4 * 2},
         "mhc-lite": {"3": 9 * 6, "4": 16 * 24},
@@ -132,16 +132,16 @@ def test_an_operation_without_a_price_is_refused():
 
 def test_bytes_by_hand():
     """exp keeps its result; on top come the matrix itself and one byte to say that θ is finite."""
-    found = sweeps._bytes(Square(5, lambda M: M.exp().exp()))
-    assert found[0] == 3 * 4 * 25 + 1
-    assert found[1] > found[0]
+    counts = sweeps._bytes(Square(5, lambda M: M.exp().exp()))
+    assert counts[0] == 3 * 4 * 25 + 1
+    assert counts[1] > counts[0]
 
 
 def test_every_sweep_is_strict_json(monkeypatch):
-    def timed(made, *arguments):
+    def timed(family, *arguments):
         nonlocal now
-        step(made, *arguments)
-        now += made.d * (1 + made.num_parameters)
+        step(family, *arguments)
+        now += family.d * (1 + family.num_parameters)
 
     now, step = 0.0, sweeps.step
     monkeypatch.setattr(sweeps, "step", timed)
@@ -153,18 +153,18 @@ def test_every_sweep_is_strict_json(monkeypatch):
         (cost.memory, {}),
         (cost.timing, {"repeats": 2, "most_tokens": 4}),
     ]:
-        found = run(**sweep, **blocks, **options)
-        json.dumps(found, allow_nan=False)
-        assert set(found.metrics["exponent"]["s"]) == {"value", "stderr", "last"}
+        outcome = run(**sweep, **blocks, **options)
+        json.dumps(outcome, allow_nan=False)
+        assert set(outcome.metrics["exponent"]["s"]) == {"value", "stderr", "last"}
     # d (1 + d (d − 1) / 2), over four tokens
-    assert found.metrics["seconds"]["go-mhc s=1"] == {"2": 1.0, "3": 3.0, "4": 7.0}
+    assert outcome.metrics["seconds"]["go-mhc s=1"] == {"2": 1.0, "3": 3.0, "4": 7.0}
 
 
 def test_exponents_of_exact_powers():
     table = {"a": {str(d): 5.0 * d**3 for d in (2, 4, 8, 16)}, "b": {"4": 1.0, "8": None}}
-    found = sweeps._exponents(table, 4, 1, 8)["d"]
-    assert set(found) == {"a"}
-    assert found["a"] == pytest.approx({"value": 3, "stderr": 0, "last": 3}, abs=1e-6)
+    slopes = sweeps._exponents(table, 4, 1, 8)["d"]
+    assert set(slopes) == {"a"}
+    assert slopes["a"] == pytest.approx({"value": 3, "stderr": 0, "last": 3}, abs=1e-6)
 
 
 def test_where_a_method_stops():
@@ -189,36 +189,36 @@ def test_targets_are_close_to_uniform_where_chains_are_too_long():
 def test_a_mixer_reaches_what_it_made(jacobian, monkeypatch, generator):
     """By L-BFGS and by least squares."""
     monkeypatch.setattr(front, "LARGEST_JACOBIAN", jacobian)
-    made = make_mixer("go-mhc", 3, s=2)
-    theta = torch.randn(2, made.num_parameters, generator=generator, dtype=torch.float64)
-    assert max(front._distances(made, made(theta), 3, 300)) < 1e-6
+    family = make_mixer("go-mhc", 3, s=2)
+    theta = torch.randn(2, family.num_parameters, generator=generator, dtype=torch.float64)
+    assert max(front._distances(family, family(theta), 3, 300)) < 1e-6
 
 
 def test_both_searches_agree(monkeypatch):
     T = cost.targets(4, 3)
-    found = []
+    distances = []
     for jacobian in (0, 10_000):
         monkeypatch.setattr(front, "LARGEST_JACOBIAN", jacobian)
-        found.append(front._distances(mixer("kromhc", 4), T, 4, 300))
-    assert found[0] == pytest.approx(found[1], abs=1e-5)
+        distances.append(front._distances(mixer("kromhc", 4), T, 4, 300))
+    assert distances[0] == pytest.approx(distances[1], abs=1e-5)
 
 
 def test_pareto():
     labels = ["identity", "kromhc", "go-mhc s=2", "kron-go s=2"]
     small = {"count": 2, "vertices": 1, "starts": 2, "iterations": 40}
     small |= {"problems": 2, "samples": 30, "learning_rates": [0.1], "steps": 150}
-    found = cost.pareto(d=4, labels=[*labels, "kromhc factors=3x3"], **small)
-    json.dumps(found, allow_nan=False)
-    rows = found.metrics
+    outcome = cost.pareto(d=4, labels=[*labels, "kromhc factors=3x3"], **small)
+    json.dumps(outcome, allow_nan=False)
+    rows = outcome.metrics
     assert "product d = 4" in rows["kromhc factors=3x3"]["impossible"]
     assert rows["go-mhc s=2"]["reach_high"] < 1e-6 < 0.1 < rows["kromhc"]["reach_low"]
     assert rows["go-mhc s=2"]["loss_over_floor_median"] == pytest.approx(1, abs=0.01)
     # All products of two doubly stochastic 2×2 matrices, whatever makes the factors.
-    assert found.series["reach"]["kron-go s=2"] == pytest.approx(
-        found.series["reach"]["kromhc"], abs=1e-4
+    assert outcome.series["reach"]["kron-go s=2"] == pytest.approx(
+        outcome.series["reach"]["kromhc"], abs=1e-4
     )
     T = cost.targets(4, 2)
-    assert found.series["reach"]["identity"] == pytest.approx(
+    assert outcome.series["reach"]["identity"] == pytest.approx(
         [(t - torch.eye(4)).norm().item() for t in T]
     )
     with pytest.raises(ValueError, match="problems <= count = 2"):
@@ -235,11 +235,11 @@ def test_what_composition_recovers():
         "kron-go s=2": {"flops": 20, "reach_median": 0.5},
         "kron-go s=3": {"flops": 40, "reach_median": 0.4},
     }
-    found = recovered(rows)
-    assert found["kron-go s=2"] == pytest.approx(
+    gaps = recovered(rows)
+    assert gaps["kron-go s=2"] == pytest.approx(
         {"rival": "kromhc factors=4x4", "below": 0.3 / 0.8, "closed": 0.3 / 0.6}
     )
-    assert found["kron-go s=3"] == {}
+    assert gaps["kron-go s=3"] == {}
 
 
 def test_where_there_is_no_gap_none_is_closed():

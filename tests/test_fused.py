@@ -61,9 +61,9 @@ def exactly(theta, slope, stages):
     return matrices.detach(), gradient
 
 
-def error(found, exact):
+def error(value, exact):
     """Largest over tokens, relative to the token's own size."""
-    difference = (found - exact).flatten(1).norm(dim=1)
+    difference = (value - exact).flatten(1).norm(dim=1)
     return (difference / exact.flatten(1).norm(dim=1).clamp_min(1e-300)).max().item()
 
 
@@ -73,14 +73,14 @@ def test_matrices_and_gradients_are_those_of_float64(name, scale):
     stages = CASES[name]
     theta, slope = draw(stages, scale=scale)
     matrices, gradient = exactly(theta, slope, stages)
-    found = mix(theta.requires_grad_(), flat(stages))
-    assert error(found.detach(), matrices) < 2e-6
-    (slopes,) = torch.autograd.grad(found, theta, slope)
+    result = mix(theta.requires_grad_(), flat(stages))
+    assert error(result.detach(), matrices) < 2e-6
+    (slopes,) = torch.autograd.grad(result, theta, slope)
     if matrices.shape[-1] == 1:  # the matrix is 1, whatever θ is
         assert slopes.abs().max() < 1e-15
     else:
         assert error(slopes, gradient) < 2e-6
-    assert slopes.dtype == found.dtype == torch.float32
+    assert slopes.dtype == result.dtype == torch.float32
 
 
 def test_exponentials_are_right_to_the_last_bits():
@@ -149,8 +149,8 @@ def test_second_derivatives_and_vmap():
     twice = torch.autograd.grad(once.square().sum(), wide)[0]
     theta.requires_grad_()
     once = torch.autograd.grad(mix(theta, flat(stages)), theta, slope, create_graph=True)[0]
-    found = torch.autograd.grad(once.square().sum(), theta)[0]
-    assert error(found, twice) < 1e-5
+    ours = torch.autograd.grad(once.square().sum(), theta)[0]
+    assert error(ours, twice) < 1e-5
     batch = torch.stack([theta.detach(), -theta.detach()])
     mapped = torch.func.vmap(lambda x: mix(x, flat(stages)))(batch)
     torch.testing.assert_close(mapped, torch.stack([mix(x, flat(stages)) for x in batch]))
@@ -160,7 +160,7 @@ def test_derivatives_of_any_order():
     """Three times: by the operator, by PyTorch, and by the graph of that."""
     stages = CASES["go-mhc d=4 s=2"]
     theta, _ = draw(stages, tokens=3)
-    found = []
+    thirds = []
     for x, call in (
         (theta.clone(), lambda x: mix(x, flat(stages))),
         (theta.double(), lambda x: reference(x, stages)),
@@ -170,8 +170,8 @@ def test_derivatives_of_any_order():
         for _ in range(2):
             (slopes,) = torch.autograd.grad(value, x, create_graph=True)
             value = slopes.square().sum()
-        found.append(torch.autograd.grad(value, x)[0])
-    assert error(*found) < 1e-4
+        thirds.append(torch.autograd.grad(value, x)[0])
+    assert error(*thirds) < 1e-4
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own
@@ -330,9 +330,9 @@ def test_a_compiler_that_is_switched_off_is_none():
 @pytest.mark.parametrize("shape", [(), (1,), (2, 3), (0,)])
 def test_any_batch_shape_where_it_is_asked_for(shape):
     theta = torch.randn(*shape, 28)
-    found = make_mixer("go-mhc", 4, backend="fused")(theta)
+    matrices = make_mixer("go-mhc", 4, backend="fused")(theta)
     expected = make_mixer("go-mhc", 4, backend="reference")(theta)
-    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(matrices, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_report_names_the_path():
@@ -413,14 +413,14 @@ def test_threads_change_nothing(own, monkeypatch):
         monkeypatch.setattr(threads, "pool", lambda: threads.NONE)
         assert "threads of compiled code: Python's, which compete" in backend_report()
     before = torch.get_num_threads()
-    found = []
+    runs = []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            found.append(both())
+            runs.append(both())
     finally:
         torch.set_num_threads(before)
-    assert all(torch.equal(one, other) for one, other in itertools.pairwise(found))
+    assert all(torch.equal(one, other) for one, other in itertools.pairwise(runs))
 
 
 @pytest.mark.skipif(threads.pool() == threads.NONE, reason="PyTorch's threads cannot be reached")
@@ -436,7 +436,7 @@ def test_all_shares_are_done_where_the_runtime_gives_fewer_threads():
 def test_many_threads_of_python_may_call_at_once(two_threads):
     expected = both()
     with ThreadPoolExecutor(4) as pool:
-        assert all(torch.equal(found, expected) for found in pool.map(both, [3000] * 16))
+        assert all(torch.equal(other, expected) for other in pool.map(both, [3000] * 16))
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")

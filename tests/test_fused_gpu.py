@@ -32,10 +32,10 @@ def test_kernels_give_what_float64_gives(name, scale, dtype):
     theta, slope = draw(stages, tokens=3 if large else 19, scale=scale)
     theta = theta.to(dtype)
     matrices, gradient = exactly(theta, slope, stages)
-    found = gpu.mix(theta.to(DEVICE), stages).cpu()
+    result = gpu.mix(theta.to(DEVICE), stages).cpu()
     slopes = gpu.mix_backward(slope.to(DEVICE), theta.to(DEVICE), stages).cpu()
-    assert (found.dtype, slopes.dtype) == (torch.float32, dtype)
-    assert error(found, matrices) < 2e-6
+    assert (result.dtype, slopes.dtype) == (torch.float32, dtype)
+    assert error(result, matrices) < 2e-6
     rounding = 2e-6 if dtype == torch.float32 else 2**-7  # the interpreter cuts digits off
     if matrices.shape[-1] == 1:
         assert slopes.abs().max() < 1e-15
@@ -91,9 +91,9 @@ def test_a_gpu_has_one_way_for_any_number_of_tokens(tokens):
 def test_what_they_cannot_do_is_nan_in_its_own_token(stage, bad):
     theta, slope = draw([stage], tokens=5)
     theta[2, 1] = bad
-    found = gpu.mix(theta.to(DEVICE), [stage]).cpu()
+    matrices = gpu.mix(theta.to(DEVICE), [stage]).cpu()
     slopes = gpu.mix_backward(slope.to(DEVICE), theta.to(DEVICE), [stage]).cpu()
-    for result in (found, slopes):
+    for result in (matrices, slopes):
         wrong = result.isnan().flatten(1)
         assert wrong[2].all()
         assert not wrong[[0, 1, 3, 4]].any()
@@ -103,9 +103,9 @@ def test_permutations_know_no_distance_of_logits():
     stage = Stage(PERMUTATIONS, 3)
     theta = torch.zeros(1, 6)
     theta[0, 4] = 1e30
-    found = gpu.mix(theta.to(DEVICE), [stage]).cpu()
-    assert found.sum() == 3
-    assert found.max() == 1
+    matrix = gpu.mix(theta.to(DEVICE), [stage]).cpu()
+    assert matrix.sum() == 3
+    assert matrix.max() == 1
 
 
 def test_no_tokens():
@@ -172,7 +172,7 @@ def test_mixers_on_a_gpu_take_them_without_a_graph_break(name):
     torch.testing.assert_close(mixer(theta), other(theta), rtol=1e-5, atol=1e-6)
     assert torch.equal(mixer(theta[:3]), mixer(theta)[:3])
     compiled = torch.compile(mixer, fullgraph=True)
-    (found,) = torch.autograd.grad(compiled(theta), theta, slope)
+    (gradient,) = torch.autograd.grad(compiled(theta), theta, slope)
     (expected,) = torch.autograd.grad(other(theta), theta, slope)
-    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
     torch.library.opcheck(torch.ops.gomhc.mix, (theta, flat(mixer.stages())))

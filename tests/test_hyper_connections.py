@@ -44,14 +44,14 @@ def test_token_by_token_it_is_the_published_formula(name, inputs):
     W_res, W_pre, W_post = module.weight.split([g, d, d])
     b_res, b_pre, b_post = module.bias.split([g, d, d])
     a_res, a_pre, a_post = module.alpha
-    for x, found in zip(X.flatten(0, 1), module(X).flatten(0, 1), strict=True):
+    for x, output in zip(X.flatten(0, 1), module(X).flatten(0, 1), strict=True):
         flat = x.flatten() if inputs == "all" else x.mean(0)
         normed = flat / (flat.square().mean() + torch.finfo(flat.dtype).eps).sqrt()
         H_res = module.mixer(a_res * W_res @ normed + b_res)
         H_pre = torch.sigmoid(a_pre * W_pre @ normed + b_pre)
         H_post = 2 * torch.sigmoid(a_post * W_post @ normed + b_post)
         expected = H_res @ x + torch.outer(H_post, module.branch(H_pre @ x))
-        torch.testing.assert_close(found, expected)
+        torch.testing.assert_close(output, expected)
 
 
 @pytest.mark.parametrize("name", MIXERS)
@@ -223,13 +223,25 @@ def test_bad_input(call, message):
         call()
 
 
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: HyperConnection(6.0, nn.Identity(), make_mixer("mhc", 2)), "dim as an integer"),
+        (lambda: expand_streams(torch.randn(3, DIM), 4.0), "d as an integer"),
+    ],
+)
+def test_sizes_are_integers(call, message, unchecked):
+    with pytest.raises(TypeError, match=message):
+        call()
+
+
 def test_a_vector_is_no_streams(unchecked):
     with pytest.raises(ValueError, match=r"expected streams \(\.\.\., d, C\), got \(16,\)"):
         reduce_streams(torch.randn(16))
 
 
 @pytest.mark.parametrize(
-    ("branch", "found"),
+    ("branch", "message"),
     [
         (nn.Linear(6, 1), r"got \(2, 3, 1\)"),  # would be broadcast
         (nn.Linear(6, 5), r"got \(2, 3, 5\)"),
@@ -237,9 +249,9 @@ def test_a_vector_is_no_streams(unchecked):
         (lambda x: None, "got NoneType"),
     ],
 )
-def test_a_branch_that_returns_something_else(branch, found):
+def test_a_branch_that_returns_something_else(branch, message):
     layer = HyperConnection(6, branch, make_mixer("go-mhc", 4))
-    with pytest.raises(ValueError, match=r"return one tensor of shape \(2, 3, 6\), " + found):
+    with pytest.raises(ValueError, match=r"return one tensor of shape \(2, 3, 6\), " + message):
         layer(torch.randn(2, 3, 4, 6))
 
 

@@ -50,8 +50,12 @@ def results(module, X, slope):
     X = X.detach().clone().requires_grad_()
     out = module(X)
     parameters = dict(module.named_parameters())
-    found = torch.autograd.grad(out, [X, *parameters.values()], slope.to(out.dtype))
-    return {"out": out.detach(), "X": found[0], **dict(zip(parameters, found[1:], strict=True))}
+    gradients = torch.autograd.grad(out, [X, *parameters.values()], slope.to(out.dtype))
+    return {
+        "out": out.detach(),
+        "X": gradients[0],
+        **dict(zip(parameters, gradients[1:], strict=True)),
+    }
 
 
 def errors(module, X, slope, exactly=None):
@@ -70,8 +74,8 @@ def errors(module, X, slope, exactly=None):
 )
 def test_values_and_gradients_are_those_of_float64(name, d, inputs):
     module = connection(name, d, inputs=inputs, backend="fused")
-    found = errors(module, *streams(d))
-    assert max(found.values()) < 2e-6, found
+    deviations = errors(module, *streams(d))
+    assert max(deviations.values()) < 2e-6, deviations
 
 
 @pytest.mark.parametrize("inputs", ["all", "mean"])
@@ -93,11 +97,11 @@ def test_autocast_narrows_the_product_alone(stored):
     X, slope = streams()
     X = X.to(stored)
     with torch.autocast("cpu", torch.bfloat16):
-        found = results(module, X, slope)
+        ours = results(module, X, slope)
         module.backend = "reference"
         expected = results(module, X, slope)
-    assert found["out"].dtype == stored
-    for name, value in found.items():
+    assert ours["out"].dtype == stored
+    for name, value in ours.items():
         difference = (value - expected[name]).norm() / expected[name].norm()
         assert difference < 2e-2, (name, difference)
 
@@ -109,10 +113,10 @@ def test_hard_tokens_go_through_the_reference(name):
     X, slope = streams(tokens=70)
     with torch.no_grad():
         module.bias[0] += 5e3
-    found = errors(module, X, slope)
+    ours = errors(module, X, slope)
     module.backend = "reference"
     expected = errors(module, X, slope)  # float32 has few digits there
-    assert all(error <= 2 * expected[key] + 2e-6 for key, error in found.items()), found
+    assert all(error <= 2 * expected[key] + 2e-6 for key, error in ours.items()), ours
     module.backend = "fused"
     X[9, 1, 3] = float("nan")
     out = module(X).isnan().flatten(1)
@@ -123,7 +127,7 @@ def test_hard_tokens_go_through_the_reference(name):
 def test_it_is_the_same_from_run_to_run_and_for_any_number_of_threads():
     module = connection(backend="fused")
     X, slope = streams(tokens=2000)
-    before, found = torch.get_num_threads(), []
+    before, runs = torch.get_num_threads(), []
     try:
         for count in (1, 1, 2, 3):
             torch.set_num_threads(count)
@@ -136,14 +140,14 @@ def test_it_is_the_same_from_run_to_run_and_for_any_number_of_threads():
             rest = products.fill_(0.1), scales, torch.float32, [0, 4, 2]
             weights = module.weight, module.bias, module.alpha
             back = operators.read_streams_backward(read, slope, post, X.detach(), *weights, *rest)
-            found.append([read, mixed, post, scales, out, back[2], back[3]])
+            runs.append([read, mixed, post, scales, out, back[2], back[3]])
     finally:
         torch.set_num_threads(before)
-    for other in found[1:]:
-        torch.testing.assert_close(other, found[0], rtol=1e-6, atol=1e-6)
-    for other in found[1:]:
-        assert torch.equal(other[3], found[0][3])
-        assert all(torch.equal(a, b) for a, b in zip(other[5:], found[0][5:], strict=True))
+    for other in runs[1:]:
+        torch.testing.assert_close(other, runs[0], rtol=1e-6, atol=1e-6)
+    for other in runs[1:]:
+        assert torch.equal(other[3], runs[0][3])
+        assert all(torch.equal(a, b) for a, b in zip(other[5:], runs[0][5:], strict=True))
 
 
 def test_nothing_is_kept_but_streams_answer_and_small_matrices():
@@ -193,22 +197,22 @@ def test_second_derivatives():
     module = connection(backend="fused")
     exact = copy.deepcopy(module).double()
     exact.backend = "reference"
-    found = []
+    gradients = []
     for layer in (module, exact):
         X = streams(tokens=5)[0].to(layer.weight.dtype).requires_grad_()
         (once,) = torch.autograd.grad(layer(X).square().sum(), X, create_graph=True)
-        found.append(torch.autograd.grad(once.square().sum(), [X, *layer.parameters()]))
-    for ours, theirs in zip(*found, strict=True):
+        gradients.append(torch.autograd.grad(once.square().sum(), [X, *layer.parameters()]))
+    for ours, theirs in zip(*gradients, strict=True):
         assert (ours - theirs).norm() < 1e-4 * theirs.norm()
 
 
 def test_checkpointing_changes_nothing():
     module = connection(backend="fused")
-    found = []
+    gradients = []
     for call in (module, lambda X: checkpoint(module, X, use_reentrant=False)):
         X = streams()[0].requires_grad_()
-        found.append(torch.autograd.grad(call(X).square().sum(), [X, *module.parameters()]))
-    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
+        gradients.append(torch.autograd.grad(call(X).square().sum(), [X, *module.parameters()]))
+    assert all(torch.equal(one, other) for one, other in zip(*gradients, strict=True))
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")  # PyTorch's own
@@ -302,9 +306,9 @@ def test_there_is_no_other_backend(unchecked):
 def test_no_tokens():
     module = connection(backend="fused")
     X = torch.zeros(2, 0, 4, DIM, requires_grad=True)
-    found = torch.autograd.grad(module(X).sum(), [X, *module.parameters()])
-    assert [x.shape for x in found] == [X.shape, *(p.shape for p in module.parameters())]
-    assert not any(x.any() for x in found[1:])
+    gradients = torch.autograd.grad(module(X).sum(), [X, *module.parameters()])
+    assert [x.shape for x in gradients] == [X.shape, *(p.shape for p in module.parameters())]
+    assert not any(x.any() for x in gradients[1:])
 
 
 def test_one_who_uses_half_of_it():
@@ -317,10 +321,10 @@ def test_one_who_uses_half_of_it():
             call(X, *weights, torch.float32, [0, 4, 2])[k]
             for call in (operators.read_streams, operators._read_reference)
         ]
-        found = [
+        gradients = [
             torch.autograd.grad(out.square().sum(), [X, *weights], allow_unused=True)
             for out in outs
         ]
-        for ours, theirs in zip(*found, strict=True):
+        for ours, theirs in zip(*gradients, strict=True):
             theirs = torch.zeros_like(ours) if theirs is None else theirs
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)

@@ -30,15 +30,15 @@ def test_parameters_by_the_formula(name, mixer):
     config = preset(name, mixer=mixer)
     C, d = config.width, config.d
     with torch.device("meta"):
-        found = GPT(config).num_parameters()
+        parameters = GPT(config).num_parameters()
     plain = (config.vocabulary + config.block) * C + config.layers * (12 * C * C + 2 * C) + C
-    made = config.make_mixer()
-    if made is None:
-        assert found == plain
+    module = config.make_mixer()
+    if module is None:
+        assert parameters == plain
     else:
-        g = made.num_parameters
+        g = module.num_parameters
         each = (d * C + 1) * g + 2 * d * d * C + 2 * d + 3
-        assert found == plain + 2 * config.layers * each + d * C + d
+        assert parameters == plain + 2 * config.layers * each + d * C + d
 
 
 @pytest.mark.parametrize("mixer", ARMS)
@@ -130,6 +130,11 @@ def test_bad_configurations(changes, message, unchecked):
         preset("nano", **changes)
 
 
+def test_sizes_are_integers(unchecked):
+    with pytest.raises(TypeError, match=r"expected layers as an integer, got 2\.0"):
+        preset("nano", layers=2.0)
+
+
 def test_bad_presets_and_texts():
     with pytest.raises(ValueError, match="one of nano, small, paper-30m; got 'huge'"):
         preset("huge")
@@ -144,22 +149,22 @@ def test_bad_presets_and_texts():
 def test_the_report_of_a_model(mixer, corpus):
     model = nano(mixer)
     connections = list(model.connections)
-    found = stream_report(model, corpus.windows)
-    assert found.mixing.shape == (4, 4, 4)
+    report = stream_report(model, corpus.windows)
+    assert report.mixing.shape == (4, 4, 4)
     assert list(model.connections) == connections
     assert all(c.mixer is connections[0].mixer for c in connections)
     exact = connections[0].mixer.exact
     if exact:
-        assert (marginal_error(found.mixing) < 1e-5).all()
-        torch.testing.assert_close(found.gain_forward, torch.ones(4))
-        torch.testing.assert_close(found.gain_backward, torch.ones(4))
-    assert (found.effective >= 1 - 1e-5).all() and (found.effective <= 4 + 1e-5).all()
-    assert (found.dominance >= 0.25 - 1e-5).all() and (found.dominance <= 1).all()
+        assert (marginal_error(report.mixing) < 1e-5).all()
+        torch.testing.assert_close(report.gain_forward, torch.ones(4))
+        torch.testing.assert_close(report.gain_backward, torch.ones(4))
+    assert (report.effective >= 1 - 1e-5).all() and (report.effective <= 4 + 1e-5).all()
+    assert (report.dominance >= 0.25 - 1e-5).all() and (report.dominance <= 1).all()
     _, loss = model(corpus.windows[:, :-1], corpus.windows[:, 1:])
-    assert found.loss == pytest.approx(loss.item())
+    assert report.loss == pytest.approx(loss.item())
     if mixer == "identity":
-        assert found.distance.max() == 0 and found.change["all as I"] == 0
-        assert found.difference == pytest.approx([1.0] * 4)
+        assert report.distance.max() == 0 and report.change["all as I"] == 0
+        assert report.difference == pytest.approx([1.0] * 4)
 
 
 def test_the_report_of_matrices_known_by_hand(corpus):
@@ -167,25 +172,25 @@ def test_the_report_of_matrices_known_by_hand(corpus):
     with torch.no_grad():
         for connection in model.connections:
             connection.bias[: connection.mixer.num_parameters] = 0.1
-    found = stream_report(model, corpus.windows)
+    report = stream_report(model, corpus.windows)
     H = model.connections[0].mixer(torch.full((28,), 0.1, dtype=torch.float64)).numpy()
     centre = np.eye(4) - 1 / 4
     for k in range(4):
         C = np.linalg.matrix_power(H, k + 1)
-        assert found.mixing[k].numpy() == pytest.approx(H, abs=1e-6)
-        assert found.distance[k].item() == pytest.approx(np.linalg.norm(H - np.eye(4)), abs=1e-5)
-        assert found.smallest[k].item() == pytest.approx(np.linalg.svd(C)[1][-1], abs=1e-5)
+        assert report.mixing[k].numpy() == pytest.approx(H, abs=1e-6)
+        assert report.distance[k].item() == pytest.approx(np.linalg.norm(H - np.eye(4)), abs=1e-5)
+        assert report.smallest[k].item() == pytest.approx(np.linalg.svd(C)[1][-1], abs=1e-5)
         kept = np.linalg.norm(C @ centre) ** 2 / 3
-        assert found.difference[k].item() == pytest.approx(kept, abs=1e-5)
-    assert found.change["all as mean"] == pytest.approx(0, abs=1e-5)  # no token has its own matrix
+        assert report.difference[k].item() == pytest.approx(kept, abs=1e-5)
+    assert report.change["all as mean"] == pytest.approx(0, abs=1e-5)  # no token has its own matrix
     tokens = corpus.windows[:, :-1]
     x = model.tokens(tokens) + model.positions.weight[: tokens.shape[1]]
     X = (x[..., None, :] + model.offsets).flatten(0, 1).detach().double().numpy()
     size = np.linalg.svd(X)[1] ** 2  # eigenvalues of the Gram matrices
     effective = (size.sum(-1) ** 2 / (size**2).sum(-1)).mean()
-    assert found.effective[0].item() == pytest.approx(effective, rel=1e-4)
+    assert report.effective[0].item() == pytest.approx(effective, rel=1e-4)
     length = (X**2).sum(-1)
-    assert found.dominance[0].item() == pytest.approx((length.max(-1) / length.sum(-1)).mean())
+    assert report.dominance[0].item() == pytest.approx((length.max(-1) / length.sum(-1)).mean())
 
 
 @pytest.mark.parametrize("reduce", ["read", "mean", "sum"])
@@ -209,10 +214,10 @@ def test_replacing_by_the_identity_gives_the_loss_of_the_identity_arm(corpus):
         for one, other in zip(model.connections, twin.connections, strict=True):
             one.bias[: one.mixer.num_parameters] = 0.3
             other.bias.copy_(one.bias[one.mixer.num_parameters :])
-    found = stream_report(model, corpus.windows)
+    report = stream_report(model, corpus.windows)
     _, loss = twin(corpus.windows[:, :-1], corpus.windows[:, 1:])
-    assert found.loss + found.change["all as I"] == pytest.approx(loss.item(), abs=1e-6)
-    assert abs(found.change["all as I"]) > 1e-6
+    assert report.loss + report.change["all as I"] == pytest.approx(loss.item(), abs=1e-6)
+    assert abs(report.change["all as I"]) > 1e-6
 
 
 def test_the_plain_residual_has_no_streams(corpus):

@@ -267,14 +267,26 @@ def test_a_mix_of_another_shape_is_named(unchecked):
         ("kron-go", 4, {"factors": 4}, "sequence of sizes, got 4"),
         ("kron-go", 4, {"s": 0}, "s >= 1, got 0"),
         ("go-mhc", 4, {"s": 0}, "s >= 1, got 0"),
-        ("go-mhc", 4, {"s": 1.5}, "s >= 1, got 1.5"),
         ("mhc", 4, {"iterations": 0}, "iterations >= 1, got 0"),
-        ("mhc", 4, {"iterations": 2.5}, "iterations >= 1, got 2.5"),
         *[(name, 0, {}, "d >= 1, got 0") for name in MIXERS],
     ],
 )
 def test_wrong_options(name, d, options, message, unchecked):
     with pytest.raises(ValueError, match=message):
+        make_mixer(name, d, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "d", "options", "message"),
+    [
+        ("go-mhc", 4, {"s": 1.5}, r"block size s as an integer, got 1\.5"),
+        ("mhc", 4, {"iterations": 2.5}, r"number of iterations as an integer, got 2\.5"),
+        ("kromhc", 4, {"factors": (2.0, 2)}, r"kromhc factor as an integer, got 2\.0"),
+        *[(name, 4.0, {}, r"number of streams d as an integer, got 4\.0") for name in MIXERS],
+    ],
+)
+def test_sizes_are_integers(name, d, options, message, unchecked):
+    with pytest.raises(TypeError, match=message):
         make_mixer(name, d, **options)
 
 

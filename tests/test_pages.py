@@ -228,10 +228,10 @@ def test_released_settings_on_the_page():
 
 def test_steps_on_the_mean_curve_and_problem_by_problem():
     page = " ".join(text("ambiguity-log.md").split())
-    found = re.search(
+    match = re.search(
         r"at \$d = 2\$ the figure shows (\d+) steps, .* gives (\d+) .*, and (\d+) as", page
     )
-    read, together, apart = map(int, found.groups())
+    read, together, apart = map(int, match.groups())
     assert read == FIGURE_8_STEPS["kromhc"][2]
     mixer = make_mixer("kromhc", 2)
     # The third draw, as KromHC is the third method there.

@@ -12,6 +12,7 @@ from benchmarks import mixers
 from gomhc.companion import probes, records, studies
 from gomhc.companion.studies import Outcome, Probe, language_models, polytope
 from gomhc.companion.studies.cost import counting
+from gomhc.fused import FEWEST_TOKENS
 
 ALL = [*studies.probes(), mixers.PROBE]
 
@@ -54,6 +55,15 @@ def test_every_training_of_the_probe_is_of_the_queue():
     assert {unit.run for unit in language_models.units("book")} == {language_models.run}
 
 
+def test_a_training_of_the_probe_takes_both_paths():
+    """Its steps the compiled passes, its evaluations PyTorch's functions."""
+    for unit in language_models.units("smoke"):
+        block = unit.config["model"]["block"]
+        steps = block * unit.config["training"]["batch"]
+        evaluations = block * unit.config["corpus"]["windows"]
+        assert evaluations < FEWEST_TOKENS <= steps
+
+
 def probe_of(name):
     return next(probe for probe in ALL if probe.name == name)
 
@@ -62,10 +72,10 @@ def test_a_number_that_moves_is_reported_with_its_unit(monkeypatch):
     """One iteration less in Sinkhorn's mixer; 21 instead of 20 samples would move it, too."""
     monkeypatch.setattr(polytope, "mixer", lambda label, d: fewer(mixers.mixer(label, d)))
 
-    def fewer(made):
-        if hasattr(made, "iterations"):
-            made.iterations -= 1
-        return made
+    def fewer(family):
+        if hasattr(family, "iterations"):
+            family.iterations -= 1
+        return family
 
     message = "polytope/exactness: numbers moved: if that was meant, raise the protocol and renew"
     with pytest.raises(AssertionError, match=message) as error:

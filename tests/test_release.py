@@ -33,7 +33,7 @@ license-files = ["LICENSE"]
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Path:
+def original(tmp_path_factory) -> Path:
     """A project of one tiny notebook, with a book and a release."""
     root = tmp_path_factory.mktemp("project")
     executed, html = root / "_build" / "executed" / "book", root / "_build" / "html"
@@ -69,52 +69,52 @@ def stamp(root, **changed):
 
 
 @pytest.fixture
-def project(made, tmp_path) -> Path:
+def project(original, tmp_path) -> Path:
     """A project with its book, which a test may spoil."""
-    return shutil.copytree(made, tmp_path / "project")
+    return shutil.copytree(original, tmp_path / "project")
 
 
 @pytest.fixture
-def copy(made, tmp_path) -> Path:
+def copy(original, tmp_path) -> Path:
     """A release that a test may spoil."""
-    return shutil.copytree(made / "_build" / "release", tmp_path / "release")
+    return shutil.copytree(original / "_build" / "release", tmp_path / "release")
 
 
 def hashed(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def test_release_holds_all_its_parts(made):
-    names = {path.name for path in (made / "_build" / "release").iterdir()}
+def test_release_holds_all_its_parts(original):
+    names = {path.name for path in (original / "_build" / "release").iterdir()}
     distributed = {"gomhc-9.9-py3-none-any.whl", "gomhc-9.9.tar.gz"}
     assert names == {"gomhc-book.zip", MANIFEST, SUMS} | distributed
 
 
-def test_manifest_is_true_of_files_and_notebooks(made):
-    folder = made / "_build" / "release"
+def test_manifest_is_true_of_files_and_notebooks(original):
+    folder = original / "_build" / "release"
     listed = json.loads((folder / MANIFEST).read_text())
     others = {path.name for path in folder.iterdir()} - {MANIFEST, SUMS}
     assert set(listed["files"]) == others
     for name, entry in listed["files"].items():
         assert entry == {"bytes": (folder / name).stat().st_size, "sha256": hashed(folder / name)}
     tiny = listed["notebooks"]["tiny"]
-    assert tiny["source_sha256"] == hashed(made / "notebooks" / "tiny.ipynb")
-    assert tiny["executed_sha256"] == hashed(made / "_build/executed/book/tiny.ipynb")
+    assert tiny["source_sha256"] == hashed(original / "notebooks" / "tiny.ipynb")
+    assert tiny["executed_sha256"] == hashed(original / "_build/executed/book/tiny.ipynb")
     assert tiny["run"]["profile"] == "book" and tiny["run"]["seed"] == 0
-    assert listed["lock_sha256"] == hashed(made / "requirements.lock")
+    assert listed["lock_sha256"] == hashed(original / "requirements.lock")
 
 
-def test_sums_are_those_that_sha256sum_reads(made):
+def test_sums_are_those_that_sha256sum_reads(original):
     command = ["sha256sum", "--check", "--strict", SUMS]
-    folder = made / "_build" / "release"
+    folder = original / "_build" / "release"
     assert subprocess.run(command, cwd=folder, capture_output=True, check=False).returncode == 0
 
 
-def test_zip_is_the_book_and_the_same_every_time(made, tmp_path):
-    before = hashed(made / "_build" / "release" / "gomhc-book.zip")
-    os.utime(made / "_build" / "html" / "index.html", (10**9, 10**9))  # another year
-    assert hashed(release(made) / "gomhc-book.zip") == before
-    with zipfile.ZipFile(made / "_build" / "release" / "gomhc-book.zip") as archive:
+def test_zip_is_the_book_and_the_same_every_time(original, tmp_path):
+    before = hashed(original / "_build" / "release" / "gomhc-book.zip")
+    os.utime(original / "_build" / "html" / "index.html", (10**9, 10**9))  # another year
+    assert hashed(release(original) / "gomhc-book.zip") == before
+    with zipfile.ZipFile(original / "_build" / "release" / "gomhc-book.zip") as archive:
         assert archive.namelist() == ["gomhc-book/index.html", "gomhc-book/notebooks/tiny.html"]
         assert archive.read("gomhc-book/index.html") == b"<h1>Tiny</h1>"
 

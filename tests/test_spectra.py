@@ -445,6 +445,12 @@ def test_what_counts_is_an_integer(name, number, unchecked):
             search(**{name: number})
 
 
+@pytest.mark.parametrize("region", [perfect_mirsky, karpelevich])
+def test_an_order_is_an_integer(region, unchecked):
+    with pytest.raises(TypeError, match=r"expected d as an integer, got 3\.0"):
+        region(3.0)
+
+
 def test_the_counterexample_of_order_five():
     """Doubly stochastic, with an eigenvalue outside Π_5 and inside Θ_5."""
     B = studies.midpoint()
@@ -456,11 +462,11 @@ def test_the_counterexample_of_order_five():
     assert karpelevich(5).contains(values, 1e-12).all()
     assert perfect_mirsky(6).contains(outside).all()
     labels = ["identity", "go-mhc s=1", "go-mhc s=2"]
-    found = studies.beyond_perfect_mirsky(labels, starts=4, steps=20, iterations=60).metrics
-    assert found["matrix"]["go-mhc s=2"] < 1e-5 < 0.1 < found["matrix"]["go-mhc s=1"]
-    assert found["reached"]["go-mhc s=2"] == pytest.approx(found["excess"], abs=1e-5)
-    assert found["reached"]["go-mhc s=1"] < 0
-    assert found["reached"]["identity"] is None
+    metrics = studies.beyond_perfect_mirsky(labels, starts=4, steps=20, iterations=60).metrics
+    assert metrics["matrix"]["go-mhc s=2"] < 1e-5 < 0.1 < metrics["matrix"]["go-mhc s=1"]
+    assert metrics["reached"]["go-mhc s=2"] == pytest.approx(metrics["excess"], abs=1e-5)
+    assert metrics["reached"]["go-mhc s=1"] < 0
+    assert metrics["reached"]["identity"] is None
 
 
 def test_the_spectral_studies():

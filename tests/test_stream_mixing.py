@@ -84,8 +84,8 @@ def test_sparsity_scales_rows_unless_it_masks():
     assert {round(k) for k in kept.flatten().tolist()} <= set(range(6))
     masked = released_problem(5, sparsity=0.5, scale_inputs=False, mask_entries=True)
     assert 0.4 < (masked.X == 0).double().mean() < 0.6
-    there = masked.X != 0
-    assert torch.equal(masked.X[there], plain.X[there])
+    present = masked.X != 0
+    assert torch.equal(masked.X[present], plain.X[present])
 
 
 def test_each_defect_of_the_noise_and_the_targets_can_be_taken_away():
@@ -279,10 +279,10 @@ def test_a_fit_asks_its_mixer(of_mixer, of_fit, path, monkeypatch):
     for name in ("fused", "reference"):
         monkeypatch.setattr(fits, f"_descend_{name}", noted(name))
     mixer = make_mixer("mhc", 3, backend=of_mixer)
-    found = fit(small(3), mixer, 0.05, 5, backend=of_fit)
+    result = fit(small(3), mixer, 0.05, 5, backend=of_fit)
     assert taken == [path]
     assert mixer.backend == of_mixer
-    torch.testing.assert_close(found.loss, fit(small(3), make_mixer("mhc", 3), 0.05, 5).loss)
+    torch.testing.assert_close(result.loss, fit(small(3), make_mixer("mhc", 3), 0.05, 5).loss)
 
 
 def test_a_fit_of_a_mixer_that_insists_where_there_is_no_code():
@@ -543,8 +543,8 @@ def test_a_problem_of_ones_own_in_float32():
     narrow = Problem(exact.targets.float(), exact.X.float(), exact.Y.float(), 0.1)
     assert narrow.X.dtype == narrow.floor().value.dtype == torch.float64
     torch.testing.assert_close(narrow.floor().value, exact.floor().value, rtol=1e-5, atol=0)
-    found = fit(narrow, make_mixer("go-mhc", 3), steps=3, backend="reference")
-    assert found.loss.dtype == torch.float64
+    result = fit(narrow, make_mixer("go-mhc", 3), steps=3, backend="reference")
+    assert result.loss.dtype == torch.float64
 
 
 def test_a_name_is_no_mixer():

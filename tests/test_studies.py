@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from gomhc import make_mixer
 from gomhc.companion import records, studies
 from gomhc.companion.studies import Outcome, Unit, __main__, mixer
+from gomhc.companion.studies.base import BENCHMARKS
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -34,10 +35,10 @@ ROOT = Path(__file__).resolve().parents[1]
     ],
 )
 def test_labels_name_mixers(label, name, d, options, generator):
-    made, expected = mixer(label, d), make_mixer(name, d, **options)
-    assert repr(made) == repr(expected)
-    theta = torch.randn(made.num_parameters, generator=generator)
-    assert torch.equal(made(theta), expected(theta))
+    by_label, expected = mixer(label, d), make_mixer(name, d, **options)
+    assert repr(by_label) == repr(expected)
+    theta = torch.randn(by_label.num_parameters, generator=generator)
+    assert torch.equal(by_label(theta), expected(theta))
 
 
 @pytest.mark.parametrize(
@@ -79,8 +80,9 @@ def test_every_record_of_the_package_is_current():
     units = [unit for profile in (None, "book", "full") for unit in studies.units(profile)]
     known = {unit.name: unit for unit in units}
     for name in records.shipped_names():
-        if not name.startswith("benchmarks/"):
+        if name not in BENCHMARKS:
             assert studies.differences(known[name], records.shipped(name)) == []
+        assert studies.is_current(records.shipped(name))
 
 
 def test_what_a_page_says_of_a_record():
@@ -93,8 +95,20 @@ def test_what_a_page_says_of_a_record():
     assert studies.describe(other).endswith(
         "; **today's unit differs in configuration, protocol.**"
     )
-    elsewhere = replace(record, name="benchmarks/mixers-cpu")
+    elsewhere = replace(record, name="elsewhere/exactness")
     assert studies.describe(elsewhere) == f"{records.describe(record)}."
+
+
+@pytest.mark.parametrize("name", BENCHMARKS)
+def test_what_a_page_says_of_a_benchmark(name):
+    """It has no unit: only its protocol tells whether it is today's."""
+    record = replace(records.shipped("benchmarks/mixers-cpu"), name=name)
+    assert studies.describe(record).endswith(
+        "; today's code gives the same numbers, times aside, at the smoke size."
+    )
+    older = replace(record, protocol=BENCHMARKS[name] + 1)
+    assert not studies.is_current(older)
+    assert studies.describe(older).endswith("; **today's unit differs in protocol.**")
 
 
 def test_studies_import_in_any_order_and_load_nothing_heavy():

@@ -30,9 +30,9 @@ def find() -> str:
         NoChromiumError: If there is none under $CHROMIUM, or else under a usual name.
     """
     names = [os.environ["CHROMIUM"]] if "CHROMIUM" in os.environ else NAMES
-    found = next(filter(None, map(shutil.which, names)), None)
-    if not found:
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if not browser:
         raise NoChromiumError(
             f"expected a browser, one of {', '.join(names)}; found none (see $CHROMIUM)"
         )
-    return found
+    return browser

@@ -197,8 +197,8 @@ def write(repository: str, revision: str, folder: Path) -> list[Path]:
         checkout(repository, revision, Path(source))
         names = notebooks(Path(source))
         for name in names:
-            made = edition(Path(source), name, repository, revision)
-            nbformat.write(made, draft / "notebooks" / f"{name}.ipynb")
+            notebook = edition(Path(source), name, repository, revision)
+            nbformat.write(notebook, draft / "notebooks" / f"{name}.ipynb")
     links = {name: colab_link(repository, name) or f"notebooks/{name}.ipynb" for name in names}
     (draft / "README.md").write_text(
         f"# Colab editions\n\nMade by `make colab` from commit `{revision}`.\n\n"

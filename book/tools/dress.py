@@ -23,10 +23,10 @@ HIDDEN = {"remove-cell", "remove-output"}
 
 def commit(root: Path) -> str:
     """The commit that is checked out at `root`, and whether files differ from it."""
-    here = head(root)
-    if here is None:
+    checkout = head(root)
+    if checkout is None:
         return "not a git checkout"
-    return here.commit[:12] + (", with changes" if here.dirty else "")
+    return checkout.commit[:12] + (", with changes" if checkout.dirty else "")
 
 
 def dress(notebook: nbformat.NotebookNode, name: str, revision: str) -> nbformat.NotebookNode:
@@ -62,15 +62,15 @@ def dress(notebook: nbformat.NotebookNode, name: str, revision: str) -> nbformat
 
 def _template(output: nbformat.NotebookNode, cell: nbformat.NotebookNode) -> str:
     """Take a knob out of an output, and return it in a template for its figure."""
-    found = KNOB.search("".join(output.data.get("text/html", "")))
-    if not found:
+    knob = KNOB.search("".join(output.data.get("text/html", "")))
+    if not knob:
         return ""
     figure = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
     if not figure:
         raise ValueError(f"expected a figure name in the metadata of cell {cell.id}, got none")
     del output.data["text/html"]
     # Markdown leaves a block alone that begins with a div, not one that begins with a template.
-    return f'<div><template data-knob-for="{html.escape(figure)}">{found[0]}</template></div>'
+    return f'<div><template data-knob-for="{html.escape(figure)}">{knob[0]}</template></div>'
 
 
 def _how(run: dict[str, Any], name: str, revision: str, times: dict[str, Any]) -> str:

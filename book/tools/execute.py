@@ -159,14 +159,14 @@ def describe_failure(
         for cell in notebook.cells
         if not ADDED_BY_PAPERMILL.intersection(cell.metadata.get("tags", []))
     ]
-    failed = [number for number, (_, found) in enumerate(cells, 1) if found]
+    failed = [number for number, (_, outputs) in enumerate(cells, 1) if outputs]
     # A cell out of time or a dead kernel leaves no output: it is the last one that was started.
     begun = [n for n, (cell, _) in enumerate(cells, 1) if cell.metadata.papermill.start_time]
     number = failed[0] if failed else begun[-1]
-    cell, found = cells[number - 1]
+    cell, outputs = cells[number - 1]
     lines = cell.source.splitlines()
     shown = lines[:SOURCE_LINES_SHOWN] + ["…"] * (len(lines) > SOURCE_LINES_SHOWN)
-    what = str(stopped).strip() if stopped else strip_color("\n".join(found[0].traceback))
+    what = str(stopped).strip() if stopped else strip_color("\n".join(outputs[0].traceback))
     return f"{source.name}, cell {number} failed:\n\n" + "\n".join(
         [*(f"    {line}" for line in shown), "", what]
     )

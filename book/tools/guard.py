@@ -22,14 +22,14 @@ def snapshot(root: Path, but: Path) -> Snapshot:
         root: The project.
         but: A folder that is left out, besides those that tools write.
     """
-    found = {}
+    states = {}
     for folder, names, files in os.walk(root):
         names[:] = [n for n in names if not APART.fullmatch(n) and Path(folder, n) != but]
         for name in files:
             path = Path(folder, name)
             state = path.lstat()
-            found[str(path.relative_to(root))] = (state.st_size, state.st_mtime_ns)
-    return found
+            states[str(path.relative_to(root))] = (state.st_size, state.st_mtime_ns)
+    return states
 
 
 def changes(before: Snapshot, after: Snapshot) -> list[str]:
@@ -53,7 +53,7 @@ def peak_memory() -> tuple[Callable[..., None], Callable[[], int | None]]:
                 status = Path(f"/proc/{child.pid}/status").read_text(encoding="utf-8")
             except OSError:  # it has ended, or this is no Linux
                 continue
-            if found := re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE):
-                largest = max(largest, int(found[1]) * 1024)
+            if peak := re.search(r"^VmHWM:\s+(\d+) kB$", status, re.MULTILINE):
+                largest = max(largest, int(peak[1]) * 1024)
 
     return look, lambda: largest or None

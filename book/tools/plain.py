@@ -29,23 +29,23 @@ def plain(markdown: str, cite: Callable[[str], str], page: Callable[[str], str])
         The same text in common Markdown, its formulas untouched.
     """
 
-    def role(found: re.Match[str]) -> str:
-        name, text, target = found["role"], found["text"], found["target"]
+    def role(match: re.Match[str]) -> str:
+        name, text, target = match["role"], match["text"], match["target"]
         if name.split(":")[0] == "cite":
             return ", ".join(cite(key.strip()) for key in text.split(","))
         if name in ("numref", "eq", "ref") and target is None:
             return f"*{text}*"
         return text or target
 
-    def directive(found: re.Match[str]) -> str:
-        title = found["title"].strip() or found["name"].capitalize()
-        body = OPTION.sub("", found["body"]).strip()
+    def directive(match: re.Match[str]) -> str:
+        title = match["title"].strip() or match["name"].capitalize()
+        body = OPTION.sub("", match["body"]).strip()
         return "\n".join(f"> {line}".rstrip() for line in [f"**{title}**", "", *body.split("\n")])
 
-    def link(found: re.Match[str]) -> str:
-        target, _, anchor = found["target"].partition("#")
+    def link(match: re.Match[str]) -> str:
+        target, _, anchor = match["target"].partition("#")
         path = target.removeprefix("../") if target.startswith("../") else f"notebooks/{target}"
-        text = found["text"] or PurePosixPath(path).stem.replace("-", " ")
+        text = match["text"] or PurePosixPath(path).stem.replace("-", " ")
         return f"[{text}]({page(path)}{'#' + anchor if anchor else ''})"
 
     text = LABEL.sub("", markdown + "\n")

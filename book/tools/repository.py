@@ -44,8 +44,8 @@ def checked(url: str) -> str:
 
 def github(url: str) -> str | None:
     """`owner/name` of a repository on GitHub, the only host that Colab opens notebooks from."""
-    found = re.fullmatch(r"https://github\.com/([\w-]+/[\w.-]+?)(\.git)?", url)
-    return found[1] if found else None
+    match = re.fullmatch(r"https://github\.com/([\w-]+/[\w.-]+?)(\.git)?", url)
+    return match[1] if match else None
 
 
 def colab_link(url: str, notebook: str) -> str | None:

@@ -230,6 +230,7 @@ def backend_report() -> str:
             f"with backend 'auto' on a CPU also: fewer than {FEWEST_TOKENS} tokens, but for "
             "torch.compile",
             "on a CPU |θ| over 1e3, and logits of mhc and mhc-lite over 600 apart, go through "
-            "PyTorch too, slowly; on a GPU |θ| over 1e5 and logits of mhc over 600 apart give NaN",
+            "PyTorch too, slowly; on a GPU |θ| over 1e5 and logits of mhc over 600 apart give NaN, "
+            "in a HyperConnection too",
         ]
     )

@@ -92,8 +92,8 @@ def _gradients(
         given = given if isinstance(given, tuple) else (given,)
         pairs = [(x, by) for x, by in zip(given, slopes, strict=True) if by is not None]
         outputs, slopes = zip(*pairs, strict=True)
-        found = torch.autograd.grad(outputs, own, slopes, create_graph=again, allow_unused=True)
-    return [torch.zeros_like(x) if by is None else by for x, by in zip(own, found, strict=True)]
+        derived = torch.autograd.grad(outputs, own, slopes, create_graph=again, allow_unused=True)
+    return [torch.zeros_like(x) if by is None else by for x, by in zip(own, derived, strict=True)]
 
 
 # On a CPU

@@ -78,6 +78,7 @@ class GPTConfig:
             the go-mHC release has it, instead of after.
 
     Raises:
+        TypeError: if a size is no integer.
         ValueError: if a size is below 1, heads do not divide the width, dropout or the mass is
             out of range, a name is unknown, or a field is set that has no part beside the others.
     """
@@ -103,8 +104,7 @@ class GPTConfig:
     def __post_init__(self) -> None:
         """Check the sizes; what only a mixer can check is checked when it is made."""
         for name in ("vocabulary", "block", "layers", "heads", "width", "d"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+            check_count(name, getattr(self, name), least=1)
         if self.width % self.heads:
             raise ValueError(f"expected heads to divide width {self.width}, got {self.heads}")
         if not 0 <= self.dropout < 1:

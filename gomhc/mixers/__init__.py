@@ -50,7 +50,7 @@ def make_mixer(name: str, d: int, *, backend: Backend = "auto", **options: Any) 
     Raises:
         ValueError: if the name or the backend is unknown, or the family does not allow d or an
             option's value.
-        TypeError: if the family has no such option.
+        TypeError: if the family has no such option, or a size is no integer.
     """
     if name not in MIXERS:
         raise ValueError(f"expected one of {', '.join(MIXERS)}; got {name!r}")

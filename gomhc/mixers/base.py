@@ -1,9 +1,7 @@
 """The contract that every mixer keeps."""
 
 import math
-import operator
 from abc import ABC, abstractmethod
-from typing import SupportsIndex
 
 import torch
 from jaxtyping import Float
@@ -145,13 +143,6 @@ class Mixer(nn.Module, ABC):
         """Sizes shown when the module is printed."""
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
         return f"d={self.d}, num_parameters={self.num_parameters}{chosen}"
-
-
-def check_positive(name: str, value: SupportsIndex) -> int:
-    """The value as an int (NumPy's integers too); ValueError unless it is 1 or more."""
-    if not hasattr(value, "__index__") or operator.index(value) < 1:
-        raise ValueError(f"expected an integer {name} >= 1, got {value!r}")
-    return operator.index(value)
 
 
 def check_mixer(mixer: object) -> None:

@@ -7,9 +7,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gomhc.checks import check_count
 from gomhc.fused.stages import PERMUTATIONS, Stage
 from gomhc.maps import permutation_matrices
-from gomhc.mixers.base import Mixer, check_positive, check_start
+from gomhc.mixers.base import Mixer, check_start
 
 LARGEST_D = 8
 CHUNK = math.factorial(6)
@@ -22,6 +23,7 @@ class BirkhoffVonNeumann(Mixer):
     weights on every permutation: the interior of the polytope, exact, at factorial cost.
 
     Raises:
+        TypeError: if d is no integer.
         ValueError: if d < 1, or d > 8 (9! = 362,880 permutations and more).
 
     Source: mHC-lite, arXiv 2601.05732.
@@ -31,7 +33,7 @@ class BirkhoffVonNeumann(Mixer):
     permutations: Tensor
 
     def __init__(self, d: int) -> None:
-        d = check_positive("number of streams d", d)
+        d = check_count("number of streams d", d, least=1)
         if d > LARGEST_D:
             raise ValueError(
                 f"expected d <= {LARGEST_D} for a sum over all permutations, got d = {d}, "

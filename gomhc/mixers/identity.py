@@ -4,20 +4,22 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gomhc.mixers.base import Mixer, check_positive, check_start
+from gomhc.checks import check_count
+from gomhc.mixers.base import Mixer, check_start
 
 
 class Identity(Mixer):
     """H_res = I: the streams stay apart (iHC in the ablations of 2026). g = 0.
 
     Raises:
+        TypeError: if d is no integer.
         ValueError: if d < 1.
     """
 
     exact = True
 
     def __init__(self, d: int) -> None:
-        d = check_positive("number of streams d", d)
+        d = check_count("number of streams d", d, least=1)
         super().__init__(d, num_parameters=0)
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:

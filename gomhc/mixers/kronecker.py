@@ -7,10 +7,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from gomhc.checks import check_count
 from gomhc.fused import Backend
 from gomhc.fused.stages import Stage
 from gomhc.maps import kronecker
-from gomhc.mixers.base import Mixer, check_positive, check_start
+from gomhc.mixers.base import Mixer, check_start
 from gomhc.mixers.birkhoff_von_neumann import BirkhoffVonNeumann
 from gomhc.mixers.orthostochastic import Orthostochastic
 
@@ -92,11 +93,12 @@ def kromhc(d: int, factors: Iterable[int] | None = None) -> Kronecker:
         factors: sizes i_k with Π i_k = d, each at most 8; 2, 2, … as published if not given.
 
     Raises:
+        TypeError: if d or a factor is no integer.
         ValueError: if d is no power of two and no factors are given, or their product is not d.
 
     Source: KromHC, arXiv 2601.21579.
     """
-    d = check_positive("number of streams d", d)
+    d = check_count("number of streams d", d, least=1)
     if factors is None:
         if d & (d - 1):
             raise ValueError(
@@ -117,11 +119,12 @@ def kron_go(d: int, factors: Iterable[int] | None = None, s: int = 2) -> Kroneck
         s: block size of every factor.
 
     Raises:
+        TypeError: if d, a factor or s is no integer.
         ValueError: if d is prime and no factors are given, their product is not d, or s < 1.
 
     Source: claimed in go-mHC, arXiv 2604.02309; there is no public code.
     """
-    d = check_positive("number of streams d", d)
+    d = check_count("number of streams d", d, least=1)
     if factors is None:
         small = next(k for k in range(math.isqrt(d), 0, -1) if d % k == 0)
         if small == 1 and d > 1:
@@ -137,7 +140,7 @@ def kron_go(d: int, factors: Iterable[int] | None = None, s: int = 2) -> Kroneck
 def _checked_factors(name: str, d: int, factors: Iterable[int]) -> list[int]:
     if not isinstance(factors, Iterable):
         raise ValueError(f"{name}: expected factors as a sequence of sizes, got {factors!r}")
-    sizes = [check_positive(f"{name} factor", size) for size in factors]
+    sizes = [check_count(f"{name} factor", size, least=1) for size in factors]
     if math.prod(sizes) != d:
         raise ValueError(
             f"{name}: expected factors with product d = {d}, got {tuple(sizes)} "

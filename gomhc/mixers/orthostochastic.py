@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gomhc.checks import check_count
 from gomhc.fused.stages import CAYLEY, Stage
 from gomhc.maps import block_frobenius, cayley, skew_symmetric
-from gomhc.mixers.base import Mixer, check_positive, check_start
+from gomhc.mixers.base import Mixer, check_start
 
 
 class Orthostochastic(Mixer):
@@ -25,6 +26,7 @@ class Orthostochastic(Mixer):
         s: block size.
 
     Raises:
+        TypeError: if d or s is no integer.
         ValueError: if d < 1 or s < 1.
 
     Source: go-mHC, arXiv 2604.02309.
@@ -33,8 +35,8 @@ class Orthostochastic(Mixer):
     exact = True
 
     def __init__(self, d: int, s: int = 2) -> None:
-        d = check_positive("number of streams d", d)
-        s = check_positive("block size s", s)
+        d = check_count("number of streams d", d, least=1)
+        s = check_count("block size s", s, least=1)
         n = d * s
         super().__init__(d, num_parameters=n * (n - 1) // 2)
         self.s = s

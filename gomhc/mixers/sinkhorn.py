@@ -4,9 +4,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gomhc.checks import check_count
 from gomhc.fused.stages import SINKHORN, Stage
 from gomhc.maps import sinkhorn_knopp
-from gomhc.mixers.base import Mixer, check_positive, check_start, near_identity
+from gomhc.mixers.base import Mixer, check_start, near_identity
 
 
 class Sinkhorn(Mixer):
@@ -20,6 +21,7 @@ class Sinkhorn(Mixer):
         iterations: column-and-row rescalings; 20 in the paper.
 
     Raises:
+        TypeError: if d or iterations is no integer.
         ValueError: if d < 1 or iterations < 1.
 
     Source: mHC, arXiv 2512.24880.
@@ -28,8 +30,8 @@ class Sinkhorn(Mixer):
     exact = False
 
     def __init__(self, d: int, iterations: int = 20) -> None:
-        d = check_positive("number of streams d", d)
-        iterations = check_positive("number of iterations", iterations)
+        d = check_count("number of streams d", d, least=1)
+        iterations = check_count("number of iterations", iterations, least=1)
         super().__init__(d, num_parameters=d * d)
         self.iterations = iterations
 

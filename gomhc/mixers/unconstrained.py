@@ -4,14 +4,16 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from gomhc.checks import check_count
 from gomhc.fused.stages import FREE, Stage
-from gomhc.mixers.base import Mixer, check_positive, check_start, near_identity
+from gomhc.mixers.base import Mixer, check_start, near_identity
 
 
 class Unconstrained(Mixer):
     """H_res is θ itself, row by row, with no constraint. g = d².
 
     Raises:
+        TypeError: if d is no integer.
         ValueError: if d < 1.
 
     Source: Hyper-Connections, arXiv 2409.19606.
@@ -20,7 +22,7 @@ class Unconstrained(Mixer):
     exact = False
 
     def __init__(self, d: int) -> None:
-        d = check_positive("number of streams d", d)
+        d = check_count("number of streams d", d, least=1)
         super().__init__(d, num_parameters=d * d)
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:

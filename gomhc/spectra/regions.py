@@ -24,7 +24,7 @@ import torch
 from jaxtyping import Complex
 from torch import Tensor
 
-from gomhc.mixers.base import check_positive
+from gomhc.checks import check_count
 
 __all__ = ["Region", "karpelevich", "perfect_mirsky", "spectral_grid"]
 
@@ -114,11 +114,12 @@ def perfect_mirsky(d: int) -> Region:
         d: order of the matrices.
 
     Raises:
+        TypeError: if d is no integer.
         ValueError: if d < 1.
 
     Source: Perfect, Mirsky 1965; d = 4: Levick, Pereira, Kribs 2015; d = 5: Mashreghi, Rivard 2007.
     """
-    d = check_positive("d", d)
+    d = check_count("d", d, least=1)
 
     def radius(angle: np.ndarray) -> np.ndarray:
         longest = np.where((angle == 0) | (angle == np.pi), 1.0, 0.0)
@@ -140,11 +141,12 @@ def karpelevich(d: int) -> Region:
         d: order of the matrices; any, tested for d <= 8.
 
     Raises:
+        TypeError: if d is no integer.
         ValueError: if d < 1.
 
     Source: Karpelevič 1951, in the form of Ito 1997.
     """
-    d = check_positive("d", d)
+    d = check_count("d", d, least=1)
     farey = np.array(_farey(d))
 
     def radius(angle: np.ndarray) -> np.ndarray:

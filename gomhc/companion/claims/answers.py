@@ -42,9 +42,9 @@ def _apart(difference: Mapping[str, Any], other: str) -> str:
 
 def _largest(said: Said, kind: str) -> tuple[str, Verdict]:
     """The largest model for which a claim about language models is decided, and its verdict."""
-    found = {name: said(f"{kind}-{size}") for size, name in SIZES.items()}
-    decided = [(name, entry) for name, entry in found.items() if entry.verdict != OPEN]
-    return decided[0] if decided else next(iter(found.items()))
+    entries = {name: said(f"{kind}-{size}") for size, name in SIZES.items()}
+    decided = [(name, entry) for name, entry in entries.items() if entry.verdict != OPEN]
+    return decided[0] if decided else next(iter(entries.items()))
 
 
 def reach(said: Said) -> str:

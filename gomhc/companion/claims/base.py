@@ -52,7 +52,7 @@ class Finding(NamedTuple):
     caveat: str = ""
 
 
-Found = Mapping[str, Record]  # name -> record
+Records = Mapping[str, Record]  # name -> record
 Number = int | float  # JSON does not tell 1.0 from 1
 
 
@@ -80,7 +80,7 @@ class Claim:
     criterion: str
     figure: str
     records: tuple[str, ...]
-    rule: Callable[[Found], Finding] = field(repr=False)
+    rule: Callable[[Records], Finding] = field(repr=False)
 
 
 @dataclass(frozen=True)

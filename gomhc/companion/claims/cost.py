@@ -14,8 +14,8 @@ from gomhc.companion.claims.base import (
     KROMHC_ABSTRACT,
     Claim,
     Finding,
-    Found,
     Number,
+    Records,
     by_d,
     grade,
 )
@@ -28,10 +28,10 @@ SIMILAR = 2  # FLOPs of a hyper-connection within this factor
 TINY = 1e-6  # a distance that counts as reached
 
 
-def _cubic(found: Found) -> Finding:
+def _cubic(records: Records) -> Finding:
     labels = ("go-mhc s=1", GO, "go-mhc s=3")
-    counted = found["cost/flops"].metrics["exponent"]
-    timed = found["cost/time"].metrics["exponent"]
+    counted = records["cost/flops"].metrics["exponent"]
+    timed = records["cost/time"].metrics["exponent"]
     flops = {label: counted["d"][label]["value"] for label in labels}
     seconds = {label: timed["d"][label]["value"] for label in labels}
     exact = all(abs(value - 3) <= EXPONENT for value in flops.values())
@@ -59,9 +59,9 @@ def _last_exponent(table: Mapping[str, Number | None]) -> tuple[Number, int, int
     return math.log(next_value / value) / math.log(next_d / d), d, next_d
 
 
-def _parameter_exponent(label: str, claimed: int) -> Callable[[Found], Finding]:
-    def judge(found: Found) -> Finding:
-        layer = found["cost/parameters"].metrics["layer"][label]
+def _parameter_exponent(label: str, claimed: int) -> Callable[[Records], Finding]:
+    def judge(records: Records) -> Finding:
+        layer = records["cost/parameters"].metrics["layer"][label]
         value, d, next_d = _last_exponent(layer)
         measured = (
             f"exponent {value:.3f} between d = {d} and {next_d} of the parameters of a "
@@ -72,8 +72,8 @@ def _parameter_exponent(label: str, claimed: int) -> Callable[[Found], Finding]:
     return judge
 
 
-def _factorial(found: Found) -> Finding:
-    metrics = found["cost/parameters"].metrics
+def _factorial(records: Records) -> Finding:
+    metrics = records["cost/parameters"].metrics
     layer = {int(d): v for d, v in metrics["layer"]["mhc-lite"].items() if v}
     size = {int(d): v for d, v in metrics["generator"]["mhc-lite"].items() if v}
     constant = {d: layer[d] / (d * math.factorial(d)) for d in sorted(layer)}
@@ -88,8 +88,8 @@ def _factorial(found: Found) -> Finding:
     return Finding(grade(holds), measured, values)
 
 
-def _fewer_parameters(found: Found) -> Finding:
-    layer = found["cost/parameters"].metrics["layer"]
+def _fewer_parameters(records: Records) -> Finding:
+    layer = records["cost/parameters"].metrics["layer"]
     shares = {
         int(d): value / min(layer[k][d] for k in ("mhc", "mhc-lite") if layer[k][d])
         for d, value in layer["kromhc"].items()
@@ -101,8 +101,8 @@ def _fewer_parameters(found: Found) -> Finding:
     return Finding(grade(holds, some), measured + by_d(shares), {"shares": shares})
 
 
-def _cheaper_than_lite(found: Found) -> Finding:
-    metrics = found["cost/parameters"].metrics["generator"]
+def _cheaper_than_lite(records: Records) -> Finding:
+    metrics = records["cost/parameters"].metrics["generator"]
     pairs = {int(d): (metrics[GO][d], lite) for d, lite in metrics["mhc-lite"].items() if lite}
     fewer = [d for d, (ours, lite) in pairs.items() if ours < lite]
     more = [d for d, (ours, lite) in pairs.items() if ours >= lite]
@@ -149,13 +149,13 @@ def recovered(metrics: Mapping[str, Mapping[str, Any]], rivals: str = "kromhc.*"
     return gains
 
 
-def _composition(rivals: str) -> Callable[[Found], Finding]:
+def _composition(rivals: str) -> Callable[[Records], Finding]:
     """What products of go factors win over those KromHC whose labels match."""
 
-    def judge(found: Found) -> Finding:
+    def judge(records: Records) -> Finding:
         closed: dict[int, Number] = {}
         parts = []
-        for name, record in found.items():
+        for name, record in records.items():
             d = record.config["d"]
             rows = record.metrics
             gains = {label: gain for label, gain in recovered(rows, rivals).items() if gain}

@@ -25,8 +25,8 @@ from gomhc.companion.claims.base import (
     RIVALS,
     Claim,
     Finding,
-    Found,
     Number,
+    Records,
     grade,
     number,
     span,
@@ -67,14 +67,14 @@ def _rates(profile: str) -> dict[float, str]:
     return {share * own: what for share, what in RATES.items()}
 
 
-def _tuned(found: Found, profile: str, arm: str) -> tuple[float, dict[int, Number]]:
+def _tuned(records: Records, profile: str, arm: str) -> tuple[float, dict[int, Number]]:
     """(learning rate, seed -> loss above the floor), the rate being the one of the least mean.
 
     Losses are infinite if some seed diverged at every rate.
     """
     table = {
         rate: {
-            seed: _above_floor(found[record_name(profile, what, arm, seed)])
+            seed: _above_floor(records[record_name(profile, what, arm, seed)])
             for seed in SIZES[profile]["seeds"]
         }
         for rate, what in _rates(profile).items()
@@ -84,11 +84,11 @@ def _tuned(found: Found, profile: str, arm: str) -> tuple[float, dict[int, Numbe
 
 
 def _weights(
-    found: Found, profile: str, arm: str, whats: Iterable[str] = tuple(RATES.values())
+    records: Records, profile: str, arm: str, whats: Iterable[str] = tuple(RATES.values())
 ) -> int:
     """Parameters of an arm, from a training that did not diverge."""
     names = itertools.product(whats, SIZES[profile]["seeds"])
-    sizes = (found[record_name(profile, w, arm, k)].metrics["parameters"] for w, k in names)
+    sizes = (records[record_name(profile, w, arm, k)].metrics["parameters"] for w, k in names)
     return next(size for size in sizes if size)
 
 
@@ -124,11 +124,11 @@ def _above(rows: Mapping[str, tuple[float, Mapping[int, Number]]]) -> str:
     )
 
 
-def _no_worse(profile: str, arm: str, rivals: Iterable[str]) -> Callable[[Found], Finding]:
+def _no_worse(profile: str, arm: str, rivals: Iterable[str]) -> Callable[[Records], Finding]:
     """Whether an arm is within the margin of every rival, or below it."""
 
-    def judge(found: Found) -> Finding:
-        rows = {name: _tuned(found, profile, name) for name in (arm, *rivals)}
+    def judge(records: Records) -> Finding:
+        rows = {name: _tuned(records, profile, name) for name in (arm, *rivals)}
         ours = rows[arm][1]
         lost = _lost(rows)
         if arm in lost:
@@ -137,10 +137,10 @@ def _no_worse(profile: str, arm: str, rivals: Iterable[str]) -> Callable[[Found]
         differences = {name: _difference(ours, rows[name][1]) for name in rivals if name in rows}
         sure = all(d.high <= MARGIN for d in differences.values())
         likely = all(d.mean <= MARGIN for d in differences.values())
-        own = _weights(found, profile, arm)
+        own = _weights(records, profile, arm)
         against = "; ".join(
             f"{NAMES.get(name, name)} {difference} with "
-            f"{own / _weights(found, profile, name) - 1:+.0%} parameters"
+            f"{own / _weights(records, profile, name) - 1:+.0%} parameters"
             for name, difference in differences.items()
         )
         measured = f"above the floor, nats a token: {_above(rows)}; {NAMES[arm]} against {against}"
@@ -152,17 +152,17 @@ def _no_worse(profile: str, arm: str, rivals: Iterable[str]) -> Callable[[Found]
     return judge
 
 
-def _mixing(profile: str) -> Callable[[Found], Finding]:
+def _mixing(profile: str) -> Callable[[Records], Finding]:
     """Whether go-mHC has a lower loss than the same streams without mixing."""
 
-    def judge(found: Found) -> Finding:
-        rows = {name: _tuned(found, profile, name) for name in (GO, "identity")}
+    def judge(records: Records) -> Finding:
+        rows = {name: _tuned(records, profile, name) for name in (GO, "identity")}
         lost = _lost(rows)
         if lost:
             return Finding(FAILS if GO in lost else CAVEAT, _diverged(lost), {})
         difference = _difference(rows[GO][1], rows["identity"][1])
         sure, likely = difference.high < 0, difference.mean < 0
-        more = _weights(found, profile, GO) / _weights(found, profile, "identity") - 1
+        more = _weights(records, profile, GO) / _weights(records, profile, "identity") - 1
         caveats = [] if sure or not likely else ["the interval holds 0"]
         caveats += [f"go-mHC has {more:.0%} more parameters"] if likely and more > 0 else []
         caveats += _untuned(profile, rows)
@@ -173,18 +173,18 @@ def _mixing(profile: str) -> Callable[[Found], Finding]:
     return judge
 
 
-def _wider(profile: str) -> Callable[[Found], Finding]:
+def _wider(profile: str) -> Callable[[Records], Finding]:
     """Whether eight streams have a lower loss than four, and what a token costs then."""
 
-    def judge(found: Found) -> Finding:
+    def judge(records: Records) -> Finding:
         above: dict[str, dict[int, Number]] = {"d4": {}, "d8": {}}
         still: dict[str, dict[int, Number]] = {"d4": {}, "d8": {}}  # streams that never mix
         speed: dict[str, list[Number]] = {"d4": [], "d8": []}
         machines = set()
         for seed, what in itertools.product(SIZES[profile]["seeds"], above):
-            record = found[record_name(profile, what, GO, seed)]
+            record = records[record_name(profile, what, GO, seed)]
             above[what][seed] = _above_floor(record)
-            still[what][seed] = _above_floor(found[record_name(profile, what, "identity", seed)])
+            still[what][seed] = _above_floor(records[record_name(profile, what, "identity", seed)])
             speed[what].append(record.metrics["tokens_per_second"])
             machines.add(record.provenance.device)
         for what, verdict in {"d8": FAILS, "d4": OPEN}.items():
@@ -194,7 +194,7 @@ def _wider(profile: str) -> Callable[[Found], Finding]:
         lost = any(math.inf in losses.values() for losses in still.values())
         unmixed = None if lost else _difference(still["d8"], still["d4"])
         cost = statistics.median(speed["d4"]) / statistics.median(speed["d8"])
-        more = _weights(found, profile, GO, ["d8"]) / _weights(found, profile, GO, ["d4"])
+        more = _weights(records, profile, GO, ["d8"]) / _weights(records, profile, GO, ["d4"])
         measured = (
             f"loss above the floor at d = 8 against d = 4: {difference}, where d = 4 has "
             f"{span(above['d4'].values())} nats a token; {number(more)} times the parameters; a "
@@ -217,10 +217,10 @@ def _wider(profile: str) -> Callable[[Found], Finding]:
     return judge
 
 
-def _large(found: Found) -> Finding:
+def _large(records: Records) -> Finding:
     """Whether the authors' size trains, with a loss within the margin of the plain residual's."""
     names = {arm: record_name("full", "paper-30m", arm, 0) for arm in LARGE_ARMS}
-    above = {arm: _above_floor(found[name]) for arm, name in names.items()}
+    above = {arm: _above_floor(records[name]) for arm, name in names.items()}
     ours = above.pop(GO)
     if ours == math.inf:
         return Finding(FAILS, "the training with go-mHC diverged", {})

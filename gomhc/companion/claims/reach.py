@@ -14,8 +14,8 @@ from gomhc.companion.claims.base import (
     REACH,
     Claim,
     Finding,
-    Found,
     Number,
+    Records,
     grade,
     number,
 )
@@ -30,10 +30,10 @@ MOSTLY, FILLED = 0.5, 0.95  # shares of a region
 SAME = 0.01  # excess of one region over another that a drawing does not show
 
 
-def _largest(found: Found, label: str) -> dict[str, dict[Number, Number]]:
+def _largest(records: Records, label: str) -> dict[str, dict[Number, Number]]:
     """Marginal errors by dtype and size of θ: the largest over d and over labels of that name."""
     table: dict[str, dict[Number, Number]] = {}
-    for dtype, rows in found["polytope/exactness"].metrics["error"].items():
+    for dtype, rows in records["polytope/exactness"].metrics["error"].items():
         worst = table.setdefault(dtype, {})
         mine = [row for name, row in rows.items() if name.split()[0] == label]
         if not mine:
@@ -53,9 +53,9 @@ def _error_words(table: Mapping[str, Mapping[Number, Number]]) -> str:
     )
 
 
-def _exact(label: str) -> Callable[[Found], Finding]:
-    def judge(found: Found) -> Finding:
-        table = _largest(found, label)
+def _exact(label: str) -> Callable[[Records], Finding]:
+    def judge(records: Records) -> Finding:
+        table = _largest(records, label)
         kept = {
             dtype: [size for size, error in table[dtype].items() if error <= limit]
             for dtype, limit in ROUNDING.items()
@@ -77,8 +77,8 @@ def _exact(label: str) -> Callable[[Found], Finding]:
     return judge
 
 
-def _inexact(found: Found) -> Finding:
-    table = _largest(found, "mhc")
+def _inexact(records: Records) -> Finding:
+    table = _largest(records, "mhc")
     worst = max(table["float64"].values())
     return Finding(grade(worst > INEXACT), _error_words(table), {"error": table})
 
@@ -88,8 +88,8 @@ def _share_words(rows: Mapping[str, Any], label: str) -> str:
     return f"{row['share']:.1%} ({row['low']:.1%} to {row['high']:.1%})"
 
 
-def _dial(found: Found) -> Finding:
-    share = found["polytope/coverage"].metrics["share"]
+def _dial(records: Records) -> Finding:
+    share = records["polytope/coverage"].metrics["share"]
     boundary = {int(d): rows["go-mhc s=1"] for d, rows in share.items()}
     inside = {int(d): rows[GO] for d, rows in share.items()}
     levels = {
@@ -99,7 +99,7 @@ def _dial(found: Found) -> Finding:
     holds = all(row["share"] <= SHEET for row in boundary.values()) and all(
         row["share"] >= MOST for row in inside.values()
     )
-    distance = found["polytope/coverage"].metrics["distance"]
+    distance = records["polytope/coverage"].metrics["distance"]
     measured = "share of uniform samples reached: " + "; ".join(
         f"d = {d}: {_share_words(rows, 'go-mhc s=1')} at s = 1, {_share_words(rows, GO)} at s = 2, "
         + ", ".join(
@@ -116,12 +116,12 @@ def _dial(found: Found) -> Finding:
         if holds
         else ""
     )
-    samples = found["polytope/coverage"].metrics["samples"]
+    samples = records["polytope/coverage"].metrics["samples"]
     return Finding(grade(False, holds), measured, {"share": levels, "samples": samples}, caveat)
 
 
-def _fills_polytope(found: Found) -> Finding:
-    rows = found["polytope/coverage"].metrics["share"]["4"]
+def _fills_polytope(records: Records) -> Finding:
+    rows = records["polytope/coverage"].metrics["share"]["4"]
     ours, boundary, theirs = rows[GO], rows["go-mhc s=1"], rows["kromhc"]
     more = ours["low"] >= MORE * theirs["high"]
     all_levels = boundary["low"] >= MORE * theirs["high"]
@@ -133,8 +133,8 @@ def _fills_polytope(found: Found) -> Finding:
     return Finding(grade(more and all_levels, more), measured, values, caveat)
 
 
-def _kromhc_limited(found: Found) -> Finding:
-    metrics = found["polytope/coverage"].metrics
+def _kromhc_limited(records: Records) -> Finding:
+    metrics = records["polytope/coverage"].metrics
     rows, distance = metrics["share"]["4"], metrics["distance"]["4"]["kromhc"]
     measured = (
         f"share of uniform samples reached at d = 4: KromHC {_share_words(rows, 'kromhc')}, "
@@ -151,10 +151,10 @@ def _coverage_words(rows: Mapping[str, Any], label: str) -> str:
     return f"{NAMES[label]} {row['mean']:.1%} ({row['low']:.1%} to {row['high']:.1%})"
 
 
-def _fills_spectrum(found: Found) -> Finding:
+def _fills_spectrum(records: Records) -> Finding:
     tables = {
-        "equal budgets": found["spectra/equal-d4"].metrics["coverage"],
-        "as released": found["spectra/released-d4"].metrics["coverage"],
+        "equal budgets": records["spectra/equal-d4"].metrics["coverage"],
+        "as released": records["spectra/released-d4"].metrics["coverage"],
     }
     labels = (GO, "go-mhc s=1")
     more = {
@@ -174,12 +174,12 @@ def _fills_spectrum(found: Found) -> Finding:
     return Finding(grade(all(more.values()), caveat), measured, values)
 
 
-def _spectrum_is_evidence(found: Found) -> Finding:
-    share = found["polytope/coverage"].metrics["share"]
+def _spectrum_is_evidence(records: Records) -> Finding:
+    share = records["polytope/coverage"].metrics["share"]
     both = {
         (d, label): (record.metrics["coverage"][label], share[d][label])
         for d in share
-        for record in [found[f"spectra/equal-d{d}"]]
+        for record in [records[f"spectra/equal-d{d}"]]
         for label in record.metrics["coverage"]
         if label in share[d]
     }
@@ -201,8 +201,8 @@ def _spectrum_is_evidence(found: Found) -> Finding:
     return Finding(grade(not misled), measured, values)
 
 
-def _panels(found: Found) -> Finding:
-    metrics = {record.config["d"]: record.metrics for record in found.values()}
+def _panels(records: Records) -> Finding:
+    metrics = {record.config["d"]: record.metrics for record in records.values()}
     filled = {d: rows["together"][GO] for d, rows in sorted(metrics.items())}
     real = metrics[4]["real"]["kromhc"]
     boundary = metrics[3]["together"]["go-mhc s=1"]
@@ -220,8 +220,8 @@ def _panels(found: Found) -> Finding:
     return Finding(verdict, measured, values, caveat)
 
 
-def _region_name(found: Found) -> Finding:
-    cells = {record.config["d"]: record.metrics["cells"] for record in found.values()}
+def _region_name(records: Records) -> Finding:
+    cells = {record.config["d"]: record.metrics["cells"] for record in records.values()}
     excess = {d: row["karpelevich"] / row["perfect_mirsky"] - 1 for d, row in sorted(cells.items())}
     measured = "Karpelevič's region has " + ", ".join(
         f"{value:.1%} more cells than Perfect–Mirsky's at d = {d} "

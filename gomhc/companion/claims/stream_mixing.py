@@ -24,8 +24,8 @@ from gomhc.companion.claims.base import (
     SPEED,
     Claim,
     Finding,
-    Found,
     Number,
+    Records,
     by_d,
     grade,
     number,
@@ -47,17 +47,16 @@ def _released(*sizes: int) -> tuple[str, ...]:
     return tuple(f"stream-mixing/released-d{d}" for d in sizes)
 
 
-def _rows(found: Found) -> dict[int, dict[str, Any]]:
+def _rows(records: Records) -> dict[int, dict[str, Any]]:
     """Metrics of the released records by d."""
-    there = [record for name, record in found.items() if "/released-d" in name]
-    return {record.config["d"]: record.metrics for record in there}
+    return {r.config["d"]: r.metrics for name, r in records.items() if "/released-d" in name}
 
 
 def _reproduced(label: str, metric: str, published: Mapping[int, Number], digits: str) -> Callable:
     """Our numbers against those read by eye off a figure of the paper."""
 
-    def judge(found: Found) -> Finding:
-        rows = _rows(found)
+    def judge(records: Records) -> Finding:
+        rows = _rows(records)
         ours = {d: rows[d][label][metric] for d in published}
         ratios = {d: ours[d] / published[d] for d in published}
         off = [d for d, ratio in ratios.items() if abs(ratio - 1) > READING]
@@ -67,7 +66,7 @@ def _reproduced(label: str, metric: str, published: Mapping[int, Number], digits
         )
         values: dict[str, Any] = {"ours": ours, "ratios": ratios}
         if metric == "steps":
-            seeds = found["stream-mixing/defects-d4"].metrics["seeds"][label]
+            seeds = records["stream-mixing/defects-d4"].metrics["seeds"][label]
             measured += f"; over {len(seeds)} seeds at d = 4: {span(seeds)}"
             values["seeds"] = seeds
         close = all(1 / 2 <= ratio <= 2 for ratio in ratios.values())
@@ -99,13 +98,13 @@ def _up_to(ratios: Mapping[str, Number], measured: str, values: dict[str, Any]) 
     return Finding(grade(tenfold and not slower, tenfold), measured, values, caveat)
 
 
-def _faster_as_released(rival: str) -> Callable[[Found], Finding]:
-    def judge(found: Found) -> Finding:
-        rows = _rows(found)
+def _faster_as_released(rival: str) -> Callable[[Records], Finding]:
+    def judge(records: Records) -> Finding:
+        rows = _rows(records)
         ratios = {
             f"d = {d}": row[rival]["steps"] / row[GO]["steps"] for d, row in sorted(rows.items())
         }
-        seeds = found["stream-mixing/defects-d4"].metrics["seeds"]
+        seeds = records["stream-mixing/defects-d4"].metrics["seeds"]
         spread = [a / b for a, b in zip(seeds[rival], seeds[GO], strict=True)]
         measured = (
             ", ".join(f"{number(ratio)} at {key}" for key, ratio in ratios.items())
@@ -116,10 +115,10 @@ def _faster_as_released(rival: str) -> Callable[[Found], Finding]:
     return judge
 
 
-def _faster_flat(found: Found) -> Finding:
+def _faster_flat(records: Records) -> Finding:
     ratios = {
         (rival, d): row[rival]["steps"] / row[GO]["steps"]
-        for d, row in sorted(_rows(found).items())
+        for d, row in sorted(_rows(records).items())
         for rival in RIVALS
         if rival in row
     }
@@ -134,8 +133,8 @@ def _faster_flat(found: Found) -> Finding:
     return Finding(verdict, measured, {"by_rival": by_rival, "median": middle})
 
 
-def _faster_tuned(found: Found) -> Finding:
-    metrics = found["stream-mixing/defects-d4"].metrics
+def _faster_tuned(records: Records) -> Finding:
+    metrics = records["stream-mixing/defects-d4"].metrics
     rows, rates = metrics["variants"]["learning rate tuned"], metrics["tuned"]
     before = metrics["variants"]["as released"]
     # A rate is tuned for steps to the floor, so one that never arrives was not tuned for speed.
@@ -184,13 +183,13 @@ def _arrival(record: Record, family: str, label: str, measure: str) -> _Arrival:
     return _Arrival(spent, never)
 
 
-def _faster_corrected(measure: str) -> Callable[[Found], Finding]:
+def _faster_corrected(measure: str) -> Callable[[Records], Finding]:
     """Steps, or seconds, to the floor in the corrected protocol."""
 
-    def judge(found: Found) -> Finding:
+    def judge(records: Records) -> Finding:
         ours: dict[tuple[int, str], _Arrival] = {}
         theirs: dict[tuple[str, int, str], _Arrival] = {}
-        for record in found.values():
+        for record in records.values():
             d = record.config["d"]
             for family, rows in record.metrics.items():
                 if GO in rows:
@@ -239,8 +238,8 @@ def _faster_corrected(measure: str) -> Callable[[Found], Finding]:
     return judge
 
 
-def _reaches_floor(found: Found) -> Finding:
-    rows = _rows(found)
+def _reaches_floor(records: Records) -> Finding:
+    rows = _rows(records)
     over = {
         label: {d: row[label]["final_over_floor"] for d, row in sorted(rows.items())}
         for label in (GO, "go-mhc s=1")
@@ -261,8 +260,8 @@ def _range_exact(values: Iterable[Number]) -> str:
     return f"{min(values):.4f} to {max(values):.4f}"
 
 
-def _bound_is_minimum(found: Found) -> Finding:
-    rows = _rows(found)
+def _bound_is_minimum(records: Records) -> Finding:
+    rows = _rows(records)
     lowest = {
         d: min((row[label]["lowest_over_bound"], label) for label in row)
         for d, row in sorted(rows.items())
@@ -290,10 +289,10 @@ def _bound(row: Mapping[str, Number]) -> Number:
     return row["final"] / row["final_over_bound"]
 
 
-def _reaches_corrected_floor(found: Found) -> Finding:
+def _reaches_corrected_floor(records: Records) -> Finding:
     rows = {
         f"d = {record.config['d']}, {family}": table[GO]
-        for record in found.values()
+        for record in records.values()
         for family, table in record.metrics.items()
     }
     lowest = {key: max(row["lowest_over_floor"]) for key, row in rows.items()}
@@ -320,8 +319,8 @@ def _reaches_corrected_floor(found: Found) -> Finding:
     return Finding(verdict, measured, {"lowest": lowest, "final": final}, "; ".join(caveats))
 
 
-def _error_grows(found: Found) -> Finding:
-    metrics = found["stream-mixing/kromhc-error"].metrics
+def _error_grows(records: Records) -> Finding:
+    metrics = records["stream-mixing/kromhc-error"].metrics
     table = {int(d): row for d, row in metrics.items()}
     first, last = min(table), max(table)
     growth = {key: table[last][key] / table[first][key] for key in ("scaled", "unscaled")}
@@ -334,8 +333,8 @@ def _error_grows(found: Found) -> Finding:
     return Finding(grade(plain > GROWS, plain > CREEPS), measured, growth)
 
 
-def _kromhc_matches(found: Found) -> Finding:
-    metrics = found["stream-mixing/corrected-d4"].metrics
+def _kromhc_matches(records: Records) -> Finding:
+    metrics = records["stream-mixing/corrected-d4"].metrics
     ratios = {}
     for family, rows in metrics.items():
         middle = {k: statistics.median(rows[k]["lowest_over_floor"]) for k in RIVALS}

@@ -189,9 +189,9 @@ def steps_at_rate(
     lowest = min((k for k in every if k is not None), default=1)
 
     def one(ax: Axes, place: int, row: Mapping[str, Any], colour: str) -> None:
-        there = [steps for steps in row["tuning"].values() if steps is not None]
-        if there:
-            ax.plot([place] * 2, [min(there), max(there)], color="#d9d9d9", linewidth=7)
+        arrivals = [steps for steps in row["tuning"].values() if steps is not None]
+        if arrivals:
+            ax.plot([place] * 2, [min(arrivals), max(arrivals)], color="#d9d9d9", linewidth=7)
         steps = row["tuning"][rate]
         at, face = (BEYOND * limit, "none") if steps is None else (steps, colour)
         ax.plot(place, at, "o", color=colour, markerfacecolor=face, markersize=8)
@@ -212,8 +212,9 @@ def tuning(table: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> Figure:
     style = styles(names)
     for ax, (family, rows) in zip(np.atleast_1d(axes), table.items(), strict=True):
         for label, row in rows.items():
-            there = {float(rate): k for rate, k in row["tuning"].items() if k is not None}
-            ax.plot(list(there), list(there.values()), label=label, markersize=4.5, **style[label])
+            arrivals = {float(rate): k for rate, k in row["tuning"].items() if k is not None}
+            rates, steps = list(arrivals), list(arrivals.values())
+            ax.plot(rates, steps, label=label, markersize=4.5, **style[label])
         ax.set(xscale="log", yscale="log", title=family, xlabel="learning rate")
     np.atleast_1d(axes)[0].set_ylabel("steps to 1.05 × floor")
     _legend_below(fig, list(np.atleast_1d(axes)))
@@ -238,13 +239,13 @@ def variants(
         values = [row[key] for row in rows.values() if row[key] is not None]
         ax.plot([min(values), max(values)], [place, place], color="#cccccc", zorder=1)
     for label in names:
-        there = [
+        points = [
             (rows[label][key], place)
             for place, rows in enumerate(table.values())
             if label in rows and rows[label][key] is not None
         ]
         look: dict[str, Any] = style[label] | {"linestyle": "none", "markersize": 8}
-        ax.plot(*zip(*there, strict=True), label=label, **look)
+        ax.plot(*zip(*points, strict=True), label=label, **look)
     ax.set(xscale="log", xlabel=xlabel)
     ax.set_yticks(range(len(table)), list(table))
     ax.invert_yaxis()

@@ -6,7 +6,7 @@
 import functools
 
 from gomhc.companion import records
-from gomhc.companion.studies.base import Outcome, Probe, Stopped, Unit, mixer
+from gomhc.companion.studies.base import BENCHMARKS, Outcome, Probe, Stopped, Unit, mixer
 
 __all__ = [
     "Outcome",
@@ -76,32 +76,40 @@ def _known() -> dict[str, Unit]:
     return {unit.name: unit for unit in everything}
 
 
+def _changes(record: records.Record) -> list[str] | None:
+    """In what a record differs from its unit or benchmark as it is now; None if it has neither."""
+    if unit := _known().get(record.name):
+        return differences(unit, record)
+    if protocol := BENCHMARKS.get(record.name):
+        return ["protocol"] if record.protocol != protocol else []
+    return None
+
+
 def is_current(record: records.Record) -> bool:
-    """Whether a record is that of its unit as it is now.
+    """Whether a record is that of its unit, or of its benchmark's protocol, as it is now.
 
     Args:
         record: any.
 
     Returns:
-        Yes or no; yes for a record of no unit.
+        Yes or no; yes for a record of neither.
     """
-    unit = _known().get(record.name)
-    return unit is None or not differences(unit, record)
+    return not _changes(record)
 
 
 def describe(record: records.Record) -> str:
     """Where a record's numbers come from, and whether they are those of today's code.
 
     Args:
-        record: of a unit, or another.
+        record: of a unit, of a benchmark, or another.
 
     Returns:
         One Markdown sentence. That the numbers are today's is what the tests of the probes show.
     """
     facts = records.describe(record)
-    unit = _known().get(record.name)
-    if unit is None:
+    changes = _changes(record)
+    if changes is None:
         return f"{facts}."
-    if changed := differences(unit, record):
-        return f"{facts}; **today's unit differs in {', '.join(changed)}.**"
+    if changes:
+        return f"{facts}; **today's unit differs in {', '.join(changes)}.**"
     return f"{facts}; today's code gives the same numbers, times aside, at the smoke size."

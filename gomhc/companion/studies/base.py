@@ -10,6 +10,13 @@ from gomhc.mixers.base import Mixer
 __all__ = ["Outcome", "Probe", "Stopped", "Unit", "mixer"]
 
 
+# Records of benchmarks, which run from a clone and are not part of the package: name -> protocol,
+# raised when other numbers are meant.
+BENCHMARKS = {
+    f"benchmarks/{kind}-{device}": 1 for kind in ("mixers", "layer") for device in ("cpu", "gpu")
+}
+
+
 class Outcome(NamedTuple):
     """What a runner found, in plain JSON: floats, lists and dicts, None for what is not a number.
 

@@ -37,7 +37,7 @@ SIZES: dict[str, dict[str, Any]] = {
         "model": {"preset": "nano", "block": 32, "width": 32},
         "training": {
             "steps": 4,
-            "batch": 2,
+            "batch": 8,  # of 32 tokens: from 256 on, mixers take their compiled passes
             "warmup": 1,
             "evaluate_every": 2,
             "learning_rate": 3e-3,
@@ -281,7 +281,11 @@ def units(profile: str) -> list[Unit]:
 
 
 def smoke(names: Sequence[str]) -> Outcome:
-    """Trainings of the smoke profile on the CPU, without what belongs to the machine."""
+    """Trainings of the smoke profile on the CPU, without what belongs to the machine.
+
+    A step has 256 tokens, from which on mixers take their compiled passes as they do in the larger
+    sizes; evaluations and the report, of 64 tokens, take PyTorch's functions.
+    """
     todo = {unit.name: unit for unit in units("smoke")}
     metrics = {}
     for name in names:

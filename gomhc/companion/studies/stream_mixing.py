@@ -102,10 +102,10 @@ def released(
     metrics, series = {}, {}
     for draw, label in enumerate(labels):
         problem = released_problem(d, noise, problems, seed=seed, draw=draw).to(_device(device))
-        made = mixer(label, d)
-        settings = released_settings(made, problems) | {"steps": steps}
+        family = mixer(label, d)
+        settings = released_settings(family, problems) | {"steps": steps}
         clock = time.perf_counter()
-        result = fit(problem, made, seed=seed, progress=progress, **settings)
+        result = fit(problem, family, seed=seed, progress=progress, **settings)
         seconds = time.perf_counter() - clock
         level = problem.floor().value.mean().item() if floor else None
         metrics[label] = _summary(result, problem, level) | {"seconds": seconds}
@@ -136,12 +136,12 @@ def kromhc_error(
     """
     metrics = {}
     for d in sizes:
-        made = mixer("kromhc", d)
-        settings = released_settings(made, problems) | {"steps": steps}
+        family = mixer("kromhc", d)
+        settings = released_settings(family, problems) | {"steps": steps}
         finals = {}
         for name, scale in (("scaled", True), ("unscaled", False)):
             problem = released_problem(d, problems=problems, seed=seed, scale_inputs=scale)
-            finals[name] = fit(problem, made, seed=seed, **settings).loss[:, -1].mean().item()
+            finals[name] = fit(problem, family, seed=seed, **settings).loss[:, -1].mean().item()
         metrics[str(d)] = finals
     return Outcome(metrics, {})
 
@@ -191,23 +191,23 @@ def defects(
         for draw, label in enumerate(labels):
             options: dict[str, Any] = {"problems": problems, "seed": first, "draw": draw}
             problem = released_problem(d, **(options | changed))
-            made = mixer(label, d)
-            used = released_settings(made, problems) | {"steps": steps} | settings
-            result = fit(problem, made, seed=first, **used)
+            family = mixer(label, d)
+            used = released_settings(family, problems) | {"steps": steps} | settings
+            result = fit(problem, family, seed=first, **used)
             rows[label] = _summary(result, problem, problem.floor().value.mean().item())
         metrics["variants"][variant] = rows
 
     tuned = {}
     for draw, label in enumerate(labels):
         problem = released_problem(d, problems=problems, seed=first, draw=draw)
-        made = mixer(label, d)
-        used = released_settings(made, problems) | {"steps": steps}
+        family = mixer(label, d)
+        used = released_settings(family, problems) | {"steps": steps}
         del used["learning_rate"]
         level = problem.floor().value.mean().item()
         tried = {
             run.learning_rate: _summary(result, problem, level)
             for run, result in sweep(
-                problem, {label: made}, learning_rates, seeds=[first], progress=False, **used
+                problem, {label: family}, learning_rates, seeds=[first], progress=False, **used
             )
         }
         rate = best_rate(tried)
@@ -215,12 +215,12 @@ def defects(
     metrics["variants"]["learning rate tuned"] = tuned
 
     for draw, label in enumerate(labels):
-        made = mixer(label, d)
-        settings = released_settings(made, problems) | {"steps": steps}
+        family = mixer(label, d)
+        settings = released_settings(family, problems) | {"steps": steps}
         metrics["seeds"][label] = []
         for seed in seeds:
             problem = released_problem(d, problems=problems, seed=seed, draw=draw)
-            curve = fit(problem, made, seed=seed, **settings).loss.mean(0)
+            curve = fit(problem, family, seed=seed, **settings).loss.mean(0)
             metrics["seeds"][label].append(_number(steps_to(curve, WITHIN * curve[-1].item())))
     return Outcome(metrics, {})
 
@@ -331,12 +331,12 @@ def corrected(
                 clock = time.perf_counter()
                 result = fit(problem, mixers[label], rates[label], seed=seed, **options)
                 seconds = time.perf_counter() - clock
-                row, found = rows[label], _summary(result, problem, level)
-                needed = found["steps_to_floor"]
+                row, summary = rows[label], _summary(result, problem, level)
+                needed = summary["steps_to_floor"]
                 row["steps"].append(needed)
                 row["seconds"].append(None if needed is None else seconds * needed / steps)
                 for name in ("final_over_floor", "lowest_over_floor", "distance"):
-                    row[name].append(found[name])
+                    row[name].append(summary[name])
                 curves[label].append(result.loss.mean(0)[_shown(steps)] / level)
         metrics[family] = rows
         series[family] = {

@@ -8,7 +8,6 @@ import torch
 
 from gomhc.checks import check_count
 from gomhc.lm.model import GPTConfig
-from gomhc.mixers.base import check_positive
 
 __all__ = ["Progress", "TrainConfig", "learning_rate"]
 
@@ -36,7 +35,8 @@ class TrainConfig:
         compile: whether the model goes through `torch.compile`.
 
     Raises:
-        TypeError: if the model is no `GPTConfig`, or the seed no integer.
+        TypeError: if the model is no `GPTConfig`, or the seed or a count of steps, windows or parts
+            no integer.
         ValueError: if a number is out of its range, accumulation does not divide the batch, or the
             precision is unknown.
     """
@@ -62,7 +62,7 @@ class TrainConfig:
         if not isinstance(self.model, GPTConfig):
             raise TypeError(f"expected model as a GPTConfig, got {self.model!r}")
         for name in ("steps", "batch", "accumulation", "evaluate_every", "checkpoint_every"):
-            check_positive(name, getattr(self, name))
+            check_count(name, getattr(self, name), least=1)
         for name in ("learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ValueError(f"expected a positive {name}, got {getattr(self, name)}")

@@ -219,15 +219,8 @@ def memory(
     """Bytes a token of the tensors that a mixer makes, forward and backward in float32.
 
     Torch's dispatcher shows every tensor that comes and goes; the workspace that a kernel takes and
-    gives back inside one operation stays unseen.
-
-    Args:
-        labels: mixers.
-        sizes: numbers of streams d.
-        block_sizes: values of s at which go-mHC is measured at d = block_d.
-        block_d: see there.
-        start: exponents in d are fitted from this d on.
-        block_start: the exponent in s is fitted from this s on.
+    gives back inside one operation stays unseen. The arguments are those of
+    `flops`, which see, without the width.
 
     Returns:
         metrics: bytes[label][d] kept from the forward to the backward pass (the matrix included,
@@ -258,10 +251,10 @@ def timing(
     Args:
         labels: mixers.
         sizes: numbers of streams d.
-        block_sizes: values of s at which go-mHC is measured at d = block_d.
-        block_d: see there.
-        start: exponents in d are fitted from this d on.
-        block_start: the exponent in s is fitted from this s on.
+        block_sizes: see `flops`.
+        block_d: see `flops`.
+        start: see `flops`.
+        block_start: see `flops`.
         repeats: passes, after one that does not count; their median is taken.
         budget: bytes that a batch of tokens may take.
         most_tokens: tokens in a batch, if there is room for so many.
