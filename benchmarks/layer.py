@@ -206,8 +206,7 @@ def large_table(
         calls[name], moved[name] = call, 2 * width * rows * tokens
     for label in LABELS:
         for backend in ("fused", "reference"):
-            made = mixer(label, D)
-            module = HyperConnection(width, nn.Identity(), made, backend=backend)
+            module = HyperConnection(width, nn.Identity(), mixer(label, D), backend=backend)
             module.to(device, torch.bfloat16)
             trained = [X, *module.parameters()]
             name = f"{label}, {backend}, both ways"

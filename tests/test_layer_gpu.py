@@ -134,11 +134,11 @@ def test_autocast_narrows_the_product_alone(stored):
     module = connection()
     X, slope = draw(dtype=stored)
     with torch.autocast(DEVICE, torch.bfloat16):
-        found = results(module, X, slope)
+        ours = results(module, X, slope)
         module.backend = "reference"
         expected = results(module, X, slope)
-    assert found["out"].dtype == stored
-    for name, value in found.items():
+    assert ours["out"].dtype == stored
+    for name, value in ours.items():
         difference = (value - expected[name]).norm() / expected[name].norm()
         assert difference < 2e-2, (name, difference)
 
@@ -153,18 +153,18 @@ def test_it_is_the_same_from_run_to_run():
 def test_no_tokens():
     module = connection()
     X = torch.zeros(2, 0, 4, DIM, device=DEVICE, requires_grad=True)
-    found = torch.autograd.grad(module(X).sum(), [X, *module.parameters()])
-    assert [x.shape for x in found] == [X.shape, *(p.shape for p in module.parameters())]
-    assert not any(x.any() for x in found[1:])
+    gradients = torch.autograd.grad(module(X).sum(), [X, *module.parameters()])
+    assert [x.shape for x in gradients] == [X.shape, *(p.shape for p in module.parameters())]
+    assert not any(x.any() for x in gradients[1:])
 
 
 def test_streams_in_any_order_of_memory():
     module = connection()
     X, slope = draw()
     turned = X.transpose(0, 1).contiguous().transpose(0, 1)
-    found = results(module, turned, slope.mT.contiguous().mT)
+    turned_over = results(module, turned, slope.mT.contiguous().mT)
     for name, value in results(module, X, slope).items():
-        assert torch.equal(value, found[name]), name
+        assert torch.equal(value, turned_over[name]), name
 
 
 def test_second_derivatives():
@@ -189,11 +189,11 @@ def test_one_who_uses_a_part_of_it(only):
     X = draw()[0].requires_grad_()
     tensors = [X, module.weight, module.bias, module.alpha]
     read = operators.read_streams if DEVICE == "cuda" else Read.apply
-    found = []
+    both = []
     for call in (read, operators._read_reference):
         out = call(*tensors, torch.float32, [0, 4, 2])[only]
-        found.append(torch.autograd.grad(out.square().sum(), tensors, allow_unused=True))
-    for ours, theirs in zip(*found, strict=True):
+        both.append(torch.autograd.grad(out.square().sum(), tensors, allow_unused=True))
+    for ours, theirs in zip(*both, strict=True):
         theirs = torch.zeros_like(ours) if theirs is None else theirs
         torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
@@ -215,28 +215,28 @@ def hard_token(label):
 @pytest.mark.parametrize("label", ["go-mhc s=2", "mhc"])
 def test_what_they_cannot_do_is_nan_in_its_own_token(label):
     """And in the parts of H_res, which sum over tokens: as where a mixer stands alone."""
-    found, g = hard_token(label)
+    outcome, g = hard_token(label)
     others = torch.arange(TOKENS, device=DEVICE) != 5
     for name in ("out", "X"):
-        wrong = found[name].isnan().flatten(1)
+        wrong = outcome[name].isnan().flatten(1)
         assert wrong[5].all(), name
         assert not wrong[others].any(), name
     for name in ("weight", "bias"):
-        wrong = found[name].isnan().reshape(len(found[name]), -1)
+        wrong = outcome[name].isnan().reshape(len(outcome[name]), -1)
         assert wrong[:g].all(), name
         assert not wrong[g:].any(), name
-    assert found["alpha"].isnan().tolist() == [True, False, False]
+    assert outcome["alpha"].isnan().tolist() == [True, False, False]
 
 
 def test_streams_with_a_nan_are_nan_in_their_own_token():
     module = connection()
     X, slope = draw()
     X[3, 1, 3] = float("nan")
-    found = results(module, X, slope)
+    outcome = results(module, X, slope)
     others = torch.arange(TOKENS, device=DEVICE) != 3
     for name in ("out", "X"):
-        assert found[name][3].isnan().all()
-        assert not found[name][others].isnan().any()
+        assert outcome[name][3].isnan().all()
+        assert not outcome[name][others].isnan().any()
 
 
 @pytest.mark.parametrize("tokens", [1, 10_000])
@@ -326,8 +326,8 @@ def test_on_a_gpu_compiled_without_a_graph_break(label):
     expected = results(module, X, slope)
     X.requires_grad_()
     out = compiled(X)
-    found = torch.autograd.grad(out, [X, *module.parameters()], slope)
-    for name, value in zip(expected, (out, *found), strict=True):
+    gradients = torch.autograd.grad(out, [X, *module.parameters()], slope)
+    for name, value in zip(expected, (out, *gradients), strict=True):
         torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
 
 
