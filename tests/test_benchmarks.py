@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks import imports, mixers
+from benchmarks import imports, layer, mixers
 from benchmarks import stream_mixing as benchmark
 from gomhc.companion import records
 from gomhc.companion.released import released_problem
