@@ -188,11 +188,11 @@ def cayley(A: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
     Source: Cayley 1846; go-mHC, arXiv 2604.02309; derivative: this book, chapter 2.
     """
     check_square(A)
-    A = (A - A.mT) / 2
     if not torch.compiler.is_compiling():
-        return _CayleyBothWays.apply(A)
+        return _CayleyBothWays.apply((A - A.mT) / 2)
     # torch.compile drops the forward-mode derivative of an autograd.Function without a word.
-    return _Cayley.forward(A) if has_tangent(A) else _Cayley.apply(A)
+    way = _Cayley.forward if has_tangent(A) else _Cayley.apply
+    return way((A - A.mT) / 2)
 
 
 @torch.no_grad()
