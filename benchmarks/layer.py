@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 import gomhc
-from benchmarks.machine import processor
-from benchmarks.mixers import SEED, bandwidth, both_ways, methods, saved, seconds
+from benchmarks.machine import processor, timed_in_new_processes
+from benchmarks.mixers import SEED, bandwidth, both_ways, methods, seconds
 from gomhc.companion import records
 from gomhc.companion.studies.base import BENCHMARKS, Outcome, mixer
 from gomhc.companion.studies.language_models import ARMS
@@ -60,6 +60,40 @@ def turns(calls: dict[str, Call], device: str, rounds: int) -> dict[str, dict[st
     return {
         name: {"fastest": min(own), "median": statistics.median(own)} for name, own in spent.items()
     }
+
+
+def first_calls(device: str) -> dict[str, float]:
+    """Seconds of the first pass in a new process: see `benchmarks.mixers.first_calls`."""
+    code = (
+        "import sys, time, torch; from gomhc import HyperConnection, make_mixer\n"
+        "layer = HyperConnection(64, torch.nn.Identity(), make_mixer('go-mhc', 4))\n"
+        "X = torch.randn(1024, 4, 64, device=sys.argv[1], requires_grad=True)\n"
+        "layer.to(sys.argv[1])\n"
+        "clock = time.perf_counter(); layer(X).sum().backward()\n"
+        "print(time.perf_counter() - clock)"
+    )
+    return timed_in_new_processes(code, device)
+
+
+def peak(step: Callable[[], None]) -> int:
+    """Bytes on the GPU at the peak of a step."""
+    torch.cuda.reset_peak_memory_stats()
+    step()
+    return torch.cuda.max_memory_allocated()
+
+
+def saved(step: Callable[[], None]) -> int:
+    """Bytes of the tensors that a step keeps for its backward pass, each storage once."""
+    sizes: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        sizes[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        step()
+    return sum(sizes.values())
 
 
 # The mixer alone and behind a product
@@ -256,7 +290,10 @@ def multiplications(config: GPTConfig) -> tuple[float, float]:
 
 
 def models(name: str, device: str, compiled: bool, rounds: int) -> dict[str, dict[str, float]]:
-    """Training steps of a GPT by its arm: tokens a second, relative to residual, and the bound."""
+    """Training steps of a GPT by its arm: tokens a second, relative to residual, and the bound.
+
+    Bytes are those kept for the backward pass, on a GPU those at the peak of a step.
+    """
     calls: dict[str, Call] = {}
     kept: dict[str, int] = {}
     bounds: dict[str, float] = {}
@@ -273,7 +310,8 @@ def models(name: str, device: str, compiled: bool, rounds: int) -> dict[str, dic
                 loss = called(tokens[:, :-1], tokens[:, 1:])[1]
             loss.backward()
 
-        calls[arm], kept[arm] = step, saved(step)
+        step()
+        calls[arm], kept[arm] = step, peak(step) if device == "cuda" else saved(step)
         plain, more = multiplications(config)
         bounds[arm] = plain / (plain + more)
     spent = turns(calls, device, rounds)
@@ -307,13 +345,18 @@ def compare(
         large: tokens and C of the passes in bfloat16; None for none.
 
     Returns:
-        metrics: machine, bandwidth (bytes a second), mixer, layers, models and large.
+        metrics: machine, bandwidth (bytes a second), first_calls (seconds), mixer, layers, models
+        and large.
     """
     name = torch.cuda.get_device_name() if device == "cuda" else processor()
     machine = {"processor": name, "threads": torch.get_num_threads()}
     speed = bandwidth(device, rounds)
-    print(f"{name}, {machine['threads']} threads; copies {speed / 1e9:.1f} GB/s")
-    print(gomhc.backend_report())
+    first = first_calls(device)
+    print(
+        f"{name}, {machine['threads']} threads; copies {speed / 1e9:.1f} GB/s\n"
+        f"first call: {first['compiled']:.1f} s with compilation, {first['cached']:.1f} s after\n"
+        f"{gomhc.backend_report()}"
+    )
     mixers = behind(16384, device, rounds)
     print("\n16,384 tokens, go-mhc s=2, d = 4: ms fastest, median")
     for way, times in mixers.items():
@@ -362,6 +405,7 @@ def compare(
     metrics = {
         "machine": machine,
         "bandwidth": speed,
+        "first_calls": first,
         "mixer": mixers,
         "layers": tables,
         "models": arms,
