@@ -19,7 +19,7 @@ LIBRARY = [
     {"gomhc.maps"},
     {
         *("gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.entries"),
-        *("gomhc.fused.caching", "gomhc.fused.process"),
+        *("gomhc.fused.caching", "gomhc.fused.process", "gomhc.fused.derivatives"),
     },
     {"gomhc.fused.threads"},
     {"gomhc.fused.cpu", "gomhc.fused.gpu"},

@@ -11,7 +11,6 @@ mixed streams are NaN, as their derivatives by X, and with them those by W_res, 
 
 import functools
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from gomhc.fused.derivatives import gradients, gradients_below
 from gomhc.fused.ops import stages_of
 from gomhc.fused.projection import inner, project, project_backward
 from gomhc.fused.stages import FREE, Stage, reference, tables
@@ -69,31 +69,6 @@ def _read_reference(
 def write_reference(mixed: Tensor, answer: Tensor, post: Tensor) -> Tensor:
     wide = mixed.to(post.dtype) + post[..., None] * answer[:, None].to(post.dtype)
     return wide.to(mixed.dtype)
-
-
-def _in_thread(call: Callable[..., Any], *arguments: Any) -> Any:
-    """An operator runs below autograd; a thread of its own has autograd as usual."""
-    with ThreadPoolExecutor(1) as pool:
-        return pool.submit(call, *arguments).result()
-
-
-def _gradients(
-    call: Callable[..., Any], tensors: Sequence[Tensor], slopes: Sequence[Tensor | None], *rest: Any
-) -> list[Tensor]:
-    """Derivatives by tensors, with a graph of their own where they are to be differentiated again.
-
-    Those of what nothing depends on are zero.
-    """
-    again = torch.is_grad_enabled()
-    with torch.enable_grad():
-        own = [x.view_as(x) if again and x.requires_grad else x.detach() for x in tensors]
-        own = [x if x.requires_grad else x.requires_grad_() for x in own]
-        given = call(*own, *rest)
-        given = given if isinstance(given, tuple) else (given,)
-        pairs = [(x, by) for x, by in zip(given, slopes, strict=True) if by is not None]
-        outputs, slopes = zip(*pairs, strict=True)
-        derived = torch.autograd.grad(outputs, own, slopes, create_graph=again, allow_unused=True)
-    return [torch.zeros_like(x) if by is None else by for x, by in zip(own, derived, strict=True)]
 
 
 # On a CPU
@@ -234,7 +209,7 @@ def read_streams_backward(
     if hard.any():
         few = torch.from_numpy(np.flatnonzero(hard))
         own, slopes = [X[few], *tensors[1:]], [x[few] for x in slopes]
-        exact = _in_thread(_gradients, _read_reference, own, slopes, narrow, stages)
+        exact = gradients_below(_read_reference, own, slopes, narrow, stages)
         by_X[few] = exact[0]
         for total, part in zip((by_weight, by_bias, by_alpha), exact[1:], strict=True):
             total += part
@@ -370,7 +345,7 @@ def _read_back(ctx: Any, *slopes: Tensor | None) -> tuple[Tensor | None, ...]:
     if all(x is None for x in slopes):
         return (None,) * 6
     if torch.is_grad_enabled():
-        return *_gradients(_read_reference, tensors, slopes, ctx.narrow, ctx.stages), None, None
+        return *gradients(_read_reference, tensors, slopes, ctx.narrow, ctx.stages), None, None
     X = tensors[0]
     by_read, by_mixed, by_post = slopes
     by_read = X.new_zeros(X[:, 0].shape) if by_read is None else by_read
@@ -388,7 +363,7 @@ def _write_back(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     answer, post = ctx.saved_tensors
     if torch.is_grad_enabled():
         call = lambda answer, post: write_reference(torch.zeros_like(slope), answer, post)  # noqa: E731
-        by_answer, by_post = _gradients(call, (answer, post), (slope,))
+        by_answer, by_post = gradients(call, (answer, post), (slope,))
     else:
         by_answer, by_post = write_streams_backward(slope, answer, post)
     return slope, by_answer, by_post

@@ -5,13 +5,13 @@ structure to offer. `torch.compile` keeps it as it is, without a graph break.
 """
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gomhc.fused.derivatives import gradients_below
 from gomhc.fused.stages import Stage, order_of, reference, tables
 
 SHARE = 1024  # tokens that are worth a thread
@@ -79,16 +79,9 @@ def mix_backward(slope: Tensor, theta: Tensor, stages: Sequence[int]) -> Tensor:
     out = torch.empty_like(wide, memory_format=torch.contiguous_format)
     hard = _on_cpu(wide, slope, stages, out)
     if len(hard):
-        # An operator runs below autograd; a thread of its own has autograd as usual.
-        with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(_reference_backward, slope[hard], wide[hard], stages_of(stages))
-            out[hard] = work.result()
+        few = [wide[hard]], [slope[hard]]
+        out[hard] = gradients_below(reference, *few, stages_of(stages))[0]
     return out.to(theta.dtype)
-
-
-def _reference_backward(slope: Tensor, theta: Tensor, stages: Sequence[Stage]) -> Tensor:
-    theta = theta.requires_grad_()
-    return torch.autograd.grad(reference(theta, stages), theta, slope)[0]
 
 
 @mix.register_kernel("cuda")
