@@ -34,12 +34,15 @@ from gomhc.mixers import (
     Identity,
     Kronecker,
     Mixer,
+    Orthogonal,
     Orthostochastic,
     Sinkhorn,
+    Transport,
     Unconstrained,
     make_mixer,
 )
 from gomhc.reach import Nearest, distance_to_family, nearest_in_family
+from gomhc.transportation import inverse_transportation, transportation
 
 __version__ = "0.1.0"
 
@@ -53,8 +56,10 @@ __all__ = [
     "Kronecker",
     "Mixer",
     "Nearest",
+    "Orthogonal",
     "Orthostochastic",
     "Sinkhorn",
+    "Transport",
     "Unconstrained",
     "backend_report",
     "birkhoff_von_neumann",
@@ -66,6 +71,7 @@ __all__ = [
     "expand_streams",
     "haar_variance",
     "inverse_cayley",
+    "inverse_transportation",
     "kronecker",
     "make_mixer",
     "marginal_error",
@@ -80,4 +86,5 @@ __all__ = [
     "smallest_singular_value",
     "spectra",
     "stream_mixing",
+    "transportation",
 ]

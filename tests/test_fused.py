@@ -14,7 +14,7 @@ from torch.library import opcheck
 import gomhc
 from gomhc import make_mixer
 from gomhc.fused import FEWEST_TOKENS, backend_report, choose
-from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, Stage, reference
+from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, TRANSPORT, Stage, reference
 
 numba = pytest.importorskip("numba")
 from gomhc.fused import lanes, threads  # noqa: E402
@@ -31,6 +31,13 @@ CASES = {
     "mhc-lite d=4": [Stage(PERMUTATIONS, 4)],
     "kromhc d=8": [Stage(PERMUTATIONS, 2)] * 3,
     "kron-go d=6": [Stage(CAYLEY, 2, 2), Stage(CAYLEY, 3, 2)],
+    "orthogonal d=4": [Stage(CAYLEY, 4, 0)],
+    "orthogonal d=7": [Stage(CAYLEY, 7, 0)],
+    "transport d=1": [Stage(TRANSPORT, 1)],
+    "transport d=2": [Stage(TRANSPORT, 2)],
+    "transport d=4": [Stage(TRANSPORT, 4)],
+    "transport d=7": [Stage(TRANSPORT, 7)],
+    "transport x orthogonal d=9": [Stage(TRANSPORT, 3), Stage(CAYLEY, 3, 0)],
     "mhc x mhc d=6": [Stage(SINKHORN, 2, 4), Stage(SINKHORN, 3, 20)],
     "all d=48": [
         Stage(SINKHORN, 2, 4),

@@ -26,6 +26,8 @@ CASES = [
     *[("go-mhc", d, {"s": s}) for d in (1, 2, 3, 5, 16) for s in (1, 2, 3, 4)],
     *[("kron-go", d, {"s": s}) for d in (1, 4, 6, 16) for s in (1, 2)],
     ("kron-go", 8, {"factors": (2, 2, 2), "s": 3}),
+    *[("orthogonal", d, {}) for d in (1, 2, 3, 5, 16)],
+    *[("transport", d, {}) for d in (1, 2, 3, 5, 16)],
 ]
 SMALL = [case for case in CASES if 1 < case[1] <= 4]
 

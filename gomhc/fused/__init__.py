@@ -156,7 +156,7 @@ def choose(
         return Choice("reference", "as asked for")
     order = permuted = 0
     for stage in stages or ():
-        order = max(order, stage.size * (stage.option if stage.kind == CAYLEY else 1))
+        order = max(order, stage.order)
         if stage.kind == PERMUTATIONS:
             permuted = max(permuted, stage.size)
     if stages is None:

@@ -84,7 +84,7 @@ def _plan(flat: tuple[int, ...]) -> tuple[Any, ...]:
     from gomhc.fused.cpu import families, room
 
     stages = stages_of(flat) or (Stage(FREE, 1),)
-    needed = families(stages) if flat else (None,) * 4
+    needed = families(stages) if flat else (None,) * 5
     return tables(stages), room(stages), bool(flat) or None, needed
 
 

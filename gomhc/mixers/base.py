@@ -24,6 +24,8 @@ class Mixer(nn.Module, ABC):
         d: number of streams.
         num_parameters: g, the size of θ.
         exact: whether H_res is doubly stochastic in real arithmetic for every θ.
+        isometric: whether it keeps lengths, ‖H_res X‖ = ‖X‖, in real arithmetic for every θ: then
+            all its singular values are 1, as are those of a composite.
         backend: "auto" takes the fused path where there is one, "reference" never does, and "fused"
             insists: see `make_mixer` and `backend_report`.
 
@@ -34,6 +36,7 @@ class Mixer(nn.Module, ABC):
     d: int
     num_parameters: int
     exact: bool
+    isometric: bool = False
     backend: Backend = "auto"
 
     def __init_subclass__(cls) -> None:
