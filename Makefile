@@ -67,8 +67,8 @@ test: $(STAMP)  ## run the tests
 
 # The library alone: what the book needs is locked, and tested as it is locked.
 LOWEST := $(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
-LIBRARY_TESTS := maps mixers fused fused_gpu caching state compile hyper_connections composition \
-	birkhoff spectra stream_mixing lm_model lm_data lm_train distributed extras
+LIBRARY_TESTS := maps mixers fused fused_gpu layer_gpu caching state compile hyper_connections \
+	composition birkhoff spectra stream_mixing lm_model lm_data lm_train distributed extras
 test-lowest:  ## test the library with the oldest PyTorch that it promises
 	$(PYTHON) -m venv _build/lowest
 	_build/lowest/bin/python -m pip install --quiet 'torch==$(LOWEST).*' --editable '.[test]'
@@ -90,8 +90,9 @@ probes: $(STAMP)  ## make anew the small numbers that the tests compare with, wh
 	$(BIN)/python -m gomhc.companion.studies --probes
 	$(BIN)/python -m benchmarks.mixers --probe
 
-bench: $(STAMP)  ## time the mixers against PyTorch and other packages, side by side (BENCH_ARGS=…)
+bench: $(STAMP)  ## time mixers and layers against PyTorch and other packages (BENCH_ARGS=…, LAYER_ARGS=…)
 	$(BIN)/python -m benchmarks.mixers $(BENCH_ARGS)
+	$(BIN)/python -m benchmarks.layer $(LAYER_ARGS)
 
 bench-fits: $(STAMP)  ## time the fits against a plain PyTorch loop, side by side (BENCH_ARGS=…)
 	$(BIN)/python -m benchmarks.stream_mixing $(BENCH_ARGS)

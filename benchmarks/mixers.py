@@ -1,4 +1,4 @@
-"""What a mixing matrix costs in time: fused mixers, plain PyTorch, other packages, and memory.
+"""What a mixing matrix costs in time: fused mixers, plain PyTorch, other packages.
 
 One forward and one backward pass over many tokens, in float32. Methods take turns in every round of
 a run, so that a ratio compares what ran side by side; medians over the rounds are given. Before any
@@ -21,19 +21,15 @@ from typing import Any, NamedTuple
 
 import torch
 from scipy.stats import linregress
-from torch import Tensor, nn
+from torch import Tensor
 
 import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
 from gomhc.companion import probes, records
 from gomhc.companion.studies.base import BENCHMARKS, Outcome, Probe, mixer
-from gomhc.companion.studies.language_models import ARMS
 from gomhc.fused import choose
 from gomhc.fused.stages import reference
-from gomhc.hyper_connections import HyperConnection
-from gomhc.lm.model import GPT, preset
 from gomhc.maps import marginal_error
-from gomhc.mixers import Mixer
 
 SEED = 5
 TOLERANCE = 1e-3  # of a float32 method from its map in float64; truncated Sinkhorn's marginals
@@ -192,7 +188,7 @@ PROBE = Probe(
     "benchmarks/mixers",
     without_clocks,
     {"sizes": [3, 4, 8], "tokens": 256},
-    tuple(BENCHMARKS),
+    ("benchmarks/mixers-cpu", "benchmarks/mixers-gpu"),
     relative=1e-5,  # norms of many float32 numbers
     absolute=2e-6,  # the rounding of one
 )
@@ -289,100 +285,24 @@ def table(tokens: int, d: int, device: str, speed: float, rounds: int) -> list[d
     return rows
 
 
-def layers(
-    tokens: int, d: int, width: int, device: str, rounds: int
-) -> dict[str, dict[str, float]]:
-    """A whole hyper-connection around nothing: seconds with fused mixers, and with plain ones."""
-    source = torch.Generator().manual_seed(SEED)
-    X = torch.randn(tokens, d, width, generator=source).to(device).requires_grad_()
-    labels = ["identity", "mhc", "mhc-lite", "kromhc", "go-mhc s=1", GO, "kron-go s=2"]
-    calls = []
-
-    def passes(family: Mixer) -> Callable[[], Any]:
-        layer = HyperConnection(width, nn.Identity(), family).to(device)
-        trained = [X, *layer.parameters()]
-        return lambda: torch.autograd.grad(layer(X).sum(), trained, allow_unused=True)
-
-    for label in labels:
-        plain = mixer(label, d)
-        plain.backend = "reference"
-        calls += [passes(mixer(label, d)), passes(plain)]
-    spent = turns(calls, device, rounds)
-    return {
-        label: {"fused": spent[2 * k], "PyTorch": spent[2 * k + 1]}
-        for k, label in enumerate(labels)
-    }
-
-
-def models(name: str, batch: int, device: str, rounds: int) -> dict[str, dict[str, float]]:
-    """Training steps of a GPT by its arm: tokens a second, and bytes at the peak or kept."""
-    calls, kept = [], []
-    for changes in ARMS.values():
-        config = preset(name, **changes)
-        model = GPT(config, SEED).to(device)
-        tokens = torch.randint(config.vocabulary, (batch, config.block + 1)).to(device)
-
-        def step(model: GPT = model, tokens: Tensor = tokens) -> None:
-            model.zero_grad()
-            with torch.autocast(device, torch.bfloat16, enabled=device == "cuda"):
-                loss = model(tokens[:, :-1], tokens[:, 1:])[1]
-            assert loss is not None
-            loss.backward()
-
-        calls.append(step)
-        step()
-        kept.append(peak(step) if device == "cuda" else saved(step))
-    count = batch * preset(name).block
-    spent = turns(calls, device, rounds)
-    return {
-        arm: {"tokens_per_second": count / took, "bytes": float(size)}
-        for arm, took, size in zip(ARMS, spent, kept, strict=True)
-    }
-
-
-def peak(step: Callable[[], None]) -> int:
-    """Bytes on the GPU at the peak of a step."""
-    torch.cuda.reset_peak_memory_stats()
-    step()
-    return torch.cuda.max_memory_allocated()
-
-
-def saved(step: Callable[[], None]) -> int:
-    """Bytes of the tensors that a step keeps for its backward pass, each storage once."""
-    sizes: dict[int, int] = {}
-
-    def note(tensor: Tensor) -> Tensor:
-        storage = tensor.untyped_storage()
-        sizes[storage.data_ptr()] = storage.nbytes()
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        step()
-    return sum(sizes.values())
-
-
 def exponent(times: dict[int, float]) -> dict[str, float]:
     """Slope of log seconds against log d, and its standard error."""
     line = linregress([math.log(d) for d in times], [math.log(t) for t in times.values()])
     return {"value": float(line.slope), "stderr": float(line.stderr)}
 
 
-def compare(
-    tokens: Sequence[int], sizes: Sequence[int], device: str, model: str, batch: int, rounds: int
-) -> Outcome:
+def compare(tokens: Sequence[int], sizes: Sequence[int], device: str, rounds: int) -> Outcome:
     """Time everything, and print the tables.
 
     Args:
         tokens: numbers of matrices.
         sizes: numbers of streams d.
         device: "cpu" or "cuda".
-        model: preset of the GPT.
-        batch: its sequences a step.
         rounds: of which the medians are taken.
 
     Returns:
         metrics: machine, bandwidth (bytes a second), first_calls (seconds), tables (a list of
-        `tokens`, `d`, `rows`), exponent of the fused go-mHC in d, layers and models.
+        `tokens`, `d`, `rows`), and exponent of the fused go-mHC in d.
     """
     machine = {
         "processor": torch.cuda.get_device_name() if device == "cuda" else processor(),
@@ -416,27 +336,12 @@ def compare(
     slope = exponent(fused) if len(fused) > 2 else None
     if slope:
         print(f"\n{GO}, fused: seconds grow like d^({slope['value']:.2f} ± {slope['stderr']:.2f})")
-    whole = layers(tokens[0], 4, 128, device, rounds)
-    print(f"\nHyper-connection, {tokens[0]:,} tokens, d = 4, C = 128: ms fused, in PyTorch, ratio")
-    for label, row in whole.items():
-        ratio = row["PyTorch"] / row["fused"]
-        print(f"  {label:<14}{1e3 * row['fused']:9.2f}{1e3 * row['PyTorch']:9.2f}{ratio:9.2f}")
-    arms = models(model, batch, device, rounds)
-    plain = arms["residual"]
-    print(f"\nGPT {model}, {batch} sequences a step: tokens/s and bytes, relative to residual")
-    for arm, row in arms.items():
-        print(
-            f"  {arm:<14}{row['tokens_per_second'] / plain['tokens_per_second']:8.3f}"
-            f"{row['bytes'] / plain['bytes']:8.2f}"
-        )
     metrics = {
         "machine": machine,
         "bandwidth": speed,
         "first_calls": first,
         "tables": tables,
         "exponent": slope,
-        "layers": whole,
-        "models": arms,
     }
     return Outcome(metrics, {})
 
@@ -452,8 +357,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--tokens", type=int, nargs="+", default=[16384, 65536])
     parser.add_argument("--d", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cuda" if gpu else "cpu")
-    parser.add_argument("--model", help="preset of the GPT (paper-30m on a GPU, else nano)")
-    parser.add_argument("--batch", type=int, default=16, help="sequences a step (%(default)s)")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help="of all methods (%(default)s)")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="put a record into a folder")
     parser.add_argument("--probe", action="store_true", help="make the probe anew, time nothing")
@@ -465,8 +368,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "tokens": options.tokens,
         "sizes": options.d,
         "device": options.device,
-        "model": options.model or ("paper-30m" if options.device == "cuda" else "nano"),
-        "batch": options.batch,
         "rounds": options.rounds,
     }
     if options.out is None:

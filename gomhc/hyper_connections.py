@@ -13,17 +13,21 @@ Note [Precision]
     row sums with them.
 """
 
+import functools
+import math
 from collections.abc import Callable
 from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from gomhc.checks import check_count
-from gomhc.maps import full_precision
+from gomhc.fused import STREAMED, Backend, check_backend, choose, transformed
+from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams
+from gomhc.maps import autocast_dtype, full_precision
 from gomhc.mixers.base import Mixer, check_mixer
+from gomhc.mixers.identity import Identity
 
 __all__ = ["HyperConnection", "expand_streams", "reduce_streams"]
 
@@ -110,12 +114,17 @@ class HyperConnection(nn.Module):
         off_diagonal_mass: of H_res at the start, see `Mixer.initial_theta`; identity has none.
         inputs: what the matrices are made from: "all" streams side by side, or their "mean" (x'
             then has the length C, and W as many columns).
+        backend: "auto" takes compiled passes over the streams where they apply and the mixer asks
+            for nothing else (Note [Choice] in `gomhc.fused`), "reference" PyTorch everywhere;
+            "fused" raises where compiled code cannot run. It counts for the mixer too. On a GPU
+            tokens that its kernels are not exact enough for are NaN, see there.
         generator: source of randomness for mixers with a random start.
 
     Raises:
-        TypeError: if dim is no integer, the mixer is none, such as a mixer's name, or the branch
-            cannot be called.
-        ValueError: if dim < 1, layer < 0, or inputs is neither.
+        TypeError: if dim or layer is no integer, the mixer is none, such as a mixer's name, or the
+            branch cannot be called.
+        ValueError: if dim < 1, layer < 0, inputs is neither, or there is no such backend.
+        RuntimeError: when called, if the backend is "fused" and that path cannot run here.
 
     Attributes:
         branch: F, any module or function (..., C) -> (..., C), with its own norm.
@@ -136,6 +145,7 @@ class HyperConnection(nn.Module):
         layer: int = 0,
         off_diagonal_mass: float = 0.01,
         inputs: Literal["all", "mean"] = "all",
+        backend: Backend = "auto",
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -143,12 +153,12 @@ class HyperConnection(nn.Module):
         check_mixer(mixer)
         if not callable(branch):
             raise TypeError(f"expected a branch (..., C) -> (..., C) to call, got {branch!r}")
-        if not hasattr(layer, "__index__") or layer < 0:
-            raise ValueError(f"expected an integer layer >= 0, got {layer!r}")
+        layer = check_count("layer", layer)
         if inputs not in ("all", "mean"):
             raise ValueError(f"expected inputs as 'all' or 'mean', got {inputs!r}")
         d, g = mixer.d, mixer.num_parameters
-        self.dim, self.inputs = dim, inputs
+        check_backend(backend)
+        self.dim, self.inputs, self.backend = dim, inputs, backend
         self.branch, self.mixer = branch, mixer
         width = d * dim if inputs == "all" else dim
         self.weight = nn.Parameter(torch.zeros(g + 2 * d, width))
@@ -165,20 +175,35 @@ class HyperConnection(nn.Module):
         Raises:
             ValueError: if X is not (..., d, C).
         """
-        d, g = self.mixer.d, self.mixer.num_parameters
-        if X.shape[-2:] != (d, self.dim):
-            raise ValueError(f"expected streams (..., {d}, {self.dim}), got {tuple(X.shape)}")
-        x = X.flatten(-2) if self.inputs == "all" else X.mean(-2)
-        dynamic = F.linear(F.rms_norm(x, x.shape[-1:]), self.weight)
-        with full_precision(X):
-            wide = torch.promote_types(dynamic.dtype, torch.float32)
-            parts = dynamic.to(wide).split([g, d, d], -1)
-            static = self.bias.to(wide).split([g, d, d])
-            theta, pre, post = (
-                alpha * part + start
-                for alpha, part, start in zip(self.alpha.to(wide), parts, static, strict=True)
-            )
-            return self.mixer(theta), pre.sigmoid(), 2 * post.sigmoid()
+        self._check(X)
+        way = {"backend": "reference"} if self.backend == "reference" else {}
+        mix = functools.partial(self.mixer, **way)
+        return matrices(X, self.weight, self.bias, self.alpha, mix)
+
+    def _check(self, X: Tensor) -> None:
+        if X.shape[-2:] != (self.mixer.d, self.dim):
+            expected = f"(..., {self.mixer.d}, {self.dim})"
+            raise ValueError(f"expected streams {expected}, got {tuple(X.shape)}")
+
+    def _backend(self) -> Backend:
+        """Its own; where that is "auto", a mixer that goes through PyTorch takes it along."""
+        check_backend(self.backend)
+        plain = self.backend == "auto" and self.mixer.backend == "reference"
+        return "reference" if plain else self.backend
+
+    def _stages(self, X: Tensor, narrow: torch.dtype | None) -> list[int] | None:
+        """The mixer's, as the operators take them, if these are the path to take."""
+        if narrow is None and X.dtype != self.weight.dtype:
+            return None  # PyTorch says what is wrong
+        stages = () if type(self.mixer) is Identity else self.mixer.stages()
+        dtype = torch.float16 if narrow == torch.float16 else X.dtype
+        where = math.prod(X.shape[:-2]), dtype, X.device.type
+        bent = any(map(transformed, (X, self.weight, self.bias, self.alpha)))
+        hooked = bool(self.mixer._forward_hooks or self.mixer._forward_pre_hooks)
+        choice = choose(self._backend(), stages, *where, bent, layer=True, hooked=hooked)
+        if stages is None or choice.path == "reference":
+            return None
+        return [number for stage in stages for number in stage]
 
     def forward(
         self, X: Float[Tensor, "*batch d C"], *arguments: Any, **options: Any
@@ -197,20 +222,37 @@ class HyperConnection(nn.Module):
             ValueError: if X is not (..., d, C), or the branch does not return one tensor of the
                 shape (..., C) that it was given.
         """
-        H_res, H_pre, H_post = self.matrices(X)
-        with full_precision(X):
-            wide = X.to(H_res.dtype)
-            read = (H_pre[..., None, :] @ wide).squeeze(-2).to(X.dtype)
+        self._check(X)
+        *batch, d, C = X.shape
+        narrow = autocast_dtype(X)
+        stages = self._stages(X, narrow)
+        if stages is None:
+            H_res, H_pre, post = self.matrices(X)
+            with full_precision(X):
+                wide = X.to(H_res.dtype)
+                read = (H_pre[..., None, :] @ wide).squeeze(-2).to(X.dtype)
+        else:
+            tokens = math.prod(batch)  # no −1: there may be none
+            weights = self.weight, self.bias, self.alpha
+            read, mixed, post, *_ = read_streams(
+                X.reshape(tokens, d, C), *weights, narrow or X.dtype, stages
+            )
+            read = read.view(*batch, C)
         written = self.branch(read, *arguments, **options)
         if not isinstance(written, Tensor) or written.shape != read.shape:
             got = tuple(written.shape) if isinstance(written, Tensor) else type(written).__name__
             raise ValueError(
                 f"expected the branch to return one tensor of shape {tuple(read.shape)}, got {got}"
             )
+        if stages is not None:
+            answer = written.reshape(tokens, C)
+            known = answer.dtype in STREAMED and not transformed(answer)
+            return (write_streams if known else write_reference)(mixed, answer, post).view(X.shape)
         with full_precision(X):
-            mixed = H_res @ wide + H_post[..., None] * written[..., None, :].to(wide.dtype)
+            mixed = H_res @ wide + post[..., None] * written[..., None, :].to(wide.dtype)
             return mixed.to(X.dtype)
 
     def extra_repr(self) -> str:
         """Sizes shown when the module is printed."""
-        return f"dim={self.dim}, d={self.mixer.d}, inputs={self.inputs!r}"
+        chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        return f"dim={self.dim}, d={self.mixer.d}, inputs={self.inputs!r}{chosen}"

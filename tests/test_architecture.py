@@ -17,9 +17,16 @@ FAMILIES = "gomhc.mixers.*"
 LIBRARY = [
     {"gomhc.checks", "gomhc.extras", "gomhc.files", "gomhc.adam"},
     {"gomhc.maps"},
-    {"gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.caching"},
+    {
+        *("gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.entries"),
+        *("gomhc.fused.caching", "gomhc.fused.process", "gomhc.fused.derivatives"),
+    },
+    {"gomhc.fused.threads"},
     {"gomhc.fused.cpu", "gomhc.fused.gpu"},
+    {"gomhc.fused.streams", "gomhc.fused.projection"},
     {"gomhc.fused.ops"},
+    {"gomhc.fused.gpu_streams"},
+    {"gomhc.fused.layer"},
     {"gomhc.fused"},
     {"gomhc.mixers.base"},
     {FAMILIES},

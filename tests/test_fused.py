@@ -4,6 +4,7 @@ import itertools
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from gomhc.fused import FEWEST_TOKENS, backend_report, choose
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, Stage, reference
 
 numba = pytest.importorskip("numba")
-from gomhc.fused import lanes  # noqa: E402
+from gomhc.fused import lanes, threads  # noqa: E402
 from gomhc.fused.ops import mix, mix_backward  # noqa: E402
 
 CASES = {
@@ -308,6 +309,7 @@ def said_with(code, **environment):
         capture_output=True,
         text=True,
         check=True,
+        timeout=600,
     ).stdout
 
 
@@ -381,15 +383,82 @@ def test_factors_that_contradict_each_other(unchecked):
         gomhc.Kronecker(parts)
 
 
-def test_threads_change_nothing():
+# Threads
+
+
+@pytest.fixture
+def two_threads():
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+def both(tokens=3000):
+    """Matrices and gradients of enough tokens for three threads, with a hard one among them."""
     stages = CASES["go-mhc d=4 s=2"]
-    theta, _ = draw(stages, tokens=2000)
-    threads = torch.get_num_threads()
+    theta, slope = draw(stages, tokens=tokens)
+    theta[7] *= 5e4
+    return torch.cat(
+        [mix(theta, flat(stages)).flatten(1), mix_backward(slope, theta, flat(stages))], 1
+    )
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_threads_change_nothing(own, monkeypatch):
+    """PyTorch's, and those of Python where PyTorch's cannot be reached."""
+    assert threads.pool() != threads.NONE or sys.platform != "linux"
+    assert "threads of compiled code: PyTorch's own" in backend_report()
+    if not own:
+        monkeypatch.setattr(threads, "pool", lambda: threads.NONE)
+        assert "threads of compiled code: Python's, which compete" in backend_report()
+    before = torch.get_num_threads()
     runs = []
     try:
         for count in (1, 2, 3):
             torch.set_num_threads(count)
-            runs.append(mix(theta, flat(stages)))
+            runs.append(both())
     finally:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(before)
     assert all(torch.equal(one, other) for one, other in itertools.pairwise(runs))
+
+
+@pytest.mark.skipif(threads.pool() == threads.NONE, reason="PyTorch's threads cannot be reached")
+def test_all_shares_are_done_where_the_runtime_gives_fewer_threads():
+    code = (
+        "import torch; from gomhc.fused.ops import mix; torch.set_num_threads(4)\n"
+        "theta = torch.randn(5000, 28); found = mix(theta, [0, 4, 2])\n"
+        "torch.set_num_threads(1); print(torch.equal(found, mix(theta, [0, 4, 2])))"
+    )
+    assert said_with(code, OMP_THREAD_LIMIT="2") == "True\n"
+
+
+def test_many_threads_of_python_may_call_at_once(two_threads):
+    expected = both()
+    with ThreadPoolExecutor(4) as pool:
+        assert all(torch.equal(other, expected) for other in pool.map(both, [3000] * 16))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_does_it_alone():
+    """As the workers of a DataLoader are: OpenMP would wait for threads that are not there."""
+    code = (
+        "import os, sys, torch; from gomhc.fused.ops import mix; torch.set_num_threads(2)\n"
+        "theta = torch.randn(3000, 28); expected = mix(theta, [0, 4, 2])\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    os._exit(not (mix(theta, [0, 4, 2]).numpy() == expected.numpy()).all())\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert said_with(code) == "0\n"
+    # And where compiled code is first called in the child.
+    code = (
+        "import os, torch, gomhc; torch.set_num_threads(2)\n"
+        "theta = torch.randn(3000, 28); torch.randn(999, 999) @ torch.randn(999, 999)\n"
+        "child = os.fork()\n"
+        "if not child:\n"
+        "    from gomhc.fused.ops import mix\n"
+        "    os._exit(not (mix(theta, [0, 4, 2]).numpy().sum(1) < 1.001).all())\n"
+        "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
+    )
+    assert said_with(code) == "0\n"

@@ -9,7 +9,7 @@ import torch
 from torch.autograd import gradcheck, gradgradcheck
 
 import gomhc
-from gomhc import cayley, skew_symmetric
+from gomhc import cayley, maps, skew_symmetric
 
 
 def test_theta_fills_the_strict_upper_triangle_row_by_row():
@@ -95,6 +95,17 @@ def test_sinkhorn_divides_columns_then_rows():
         M /= M.sum(0, keepdims=True)
         M /= M.sum(1, keepdims=True)
     np.testing.assert_allclose(gomhc.sinkhorn_knopp(logits, 3).numpy(), M, rtol=1e-14)
+
+
+def test_sinkhorn_as_one_node_is_the_iteration_to_the_bit(generator):
+    """What torch.compile takes, value and derivative."""
+    logits = 3 * torch.randn(5, 3, 3, generator=generator, dtype=torch.float64)
+    torch.library.opcheck(maps._sinkhorn_knopp, (logits.requires_grad_(), 4))
+    plain, node = gomhc.sinkhorn_knopp(logits, 20), maps._sinkhorn_knopp(logits, 20)
+    assert torch.equal(plain, node)
+    slope = torch.randn(5, 3, 3, generator=generator, dtype=torch.float64)
+    (expected,), (found,) = (torch.autograd.grad(B, logits, slope) for B in (plain, node))
+    torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-15)
 
 
 def test_sinkhorn_does_not_overflow():

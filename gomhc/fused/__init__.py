@@ -10,11 +10,17 @@ Note [Choice]
     fused path rounds to float32 what it stores, and so do mixers of one's own, forward-mode
     derivatives and the transforms of `torch.func`.
 
-    What it gives does not depend on the number of tokens. On a CPU a few go through PyTorch, where
-    a call of an operator does not pay, and so do single tokens for which elimination without
-    pivoting would lose digits. On a GPU such tokens are NaN (|θ| above 1e5, logits of Sinkhorn more
-    than 600 apart), since to look for them would stop it, and so a few tokens take the same way as
-    many. With backend "reference" there are no such limits.
+    What it gives does not depend, but for rounding, on the number of tokens. On a CPU a few go
+    through PyTorch, where a call of an operator does not pay, and so do single tokens for which
+    elimination without pivoting would lose digits. On a GPU such tokens are NaN (|θ| above 1e5,
+    logits of Sinkhorn more than 600 apart), since to look for them would stop it, and so a few
+    tokens take the same way as many. With backend "reference" there are no such limits.
+
+    The passes of a layer apply where its mixer's do, with hc and identity too, to streams in
+    float32 and bfloat16: they divide by the norm only after the product with W, which float16 has
+    no room for. They don't call the mixer as a module, so one with hooks goes through PyTorch. On a
+    GPU a token whose H_res is NaN has NaN mixed streams and so has the derivative by its X; the
+    derivatives by W_res, b_res and α_res, sums over all tokens, are NaN with it.
 """
 
 import importlib
@@ -26,10 +32,11 @@ from typing import Literal, NamedTuple
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.autograd import forward_ad
 
+import gomhc.fused.process  # noqa: F401 (watches for forks from now on)
 from gomhc.extras import install_command
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, Stage
+from gomhc.maps import has_tangent
 
 __all__ = ["backend_report"]
 
@@ -38,7 +45,9 @@ BACKENDS = ("auto", "reference", "fused")
 FEWEST_TOKENS = 256  # on a CPU; below, PyTorch's functions are as fast as a call of an operator
 LARGEST_ORDER = 32  # of a matrix: n = ds of an orthogonal one
 MOST_PERMUTED = 7  # streams, for a sum over all their permutations
-NARROW = (torch.float32, torch.bfloat16, torch.float16)
+THREADS = "gomhc.fused.threads"  # imports numba
+NARROW = (torch.float32, torch.bfloat16, torch.float16)  # θ
+STREAMED = (torch.float32, torch.bfloat16)  # streams: in float16 x'W overflows before its norm
 
 
 class Choice(NamedTuple):
@@ -86,17 +95,24 @@ def compiler(device: str) -> tuple[bool, str]:
 def transformed(theta: Tensor) -> bool:
     """Whether derivatives by θ are asked for in a way that the operators do not have.
 
-    Forward mode gives θ a tangent, and within `torch.func` it has no memory of its own.
+    Forward mode gives θ a tangent, and within `torch.func` it has no memory of its own. Under
+    `torch.compile` only the first can be seen: vmap takes the operators there, and reverse mode of
+    `torch.func` ends in an error of PyTorch's, which the reference (but Sinkhorn's) does not.
     """
+    if has_tangent(theta):
+        return True
     if torch.compiler.is_compiling():
         return False
-    if forward_ad.unpack_dual(theta).tangent is not None:
-        return True
     try:
         theta.data_ptr()
     except RuntimeError:
         return True
     return False
+
+
+def _few(tokens: int) -> bool:
+    """Whether compiled code does not pay; a graph of `torch.compile` is for any number."""
+    return not torch.compiler.is_compiling() and tokens < FEWEST_TOKENS
 
 
 def check_backend(backend: str) -> None:
@@ -112,8 +128,10 @@ def choose(
     dtype: torch.dtype,
     device: str,
     transformed: bool = False,
+    layer: bool = False,
+    hooked: bool = False,
 ) -> Choice:
-    """The path that a mixer takes.
+    """The path that a mixer takes, or a layer with that mixer.
 
     Args:
         backend: what was asked for.
@@ -122,6 +140,9 @@ def choose(
         dtype: of θ.
         device: its type, "cpu" or "cuda".
         transformed: see the function of this name.
+        layer: whether it is for the passes of a layer; they are compiled for no stages too, which
+            say that streams stay apart.
+        hooked: whether the mixer has hooks, which the passes of a layer would not call.
 
     Returns:
         The choice.
@@ -140,17 +161,21 @@ def choose(
             permuted = max(permuted, stage.size)
     if stages is None:
         why = "the mixer has no compiled form"
-    elif all(stage.kind == FREE for stage in stages):
+    elif not layer and all(stage.kind == FREE for stage in stages):
         why = "there is nothing to compute"
     elif dtype not in NARROW:
         why = f"{dtype} is wider than what the kernels store"
+    elif layer and dtype not in STREAMED:
+        why = f"in {dtype} x'W overflows, as its norm comes after it"
+    elif layer and hooked:
+        why = "the mixer has hooks"
     elif order > LARGEST_ORDER:
         why = f"a matrix of order {order} is larger than {LARGEST_ORDER}"
     elif permuted > MOST_PERMUTED:
         why = f"{permuted}! permutations are more than {MOST_PERMUTED}!"
     elif transformed:
         why = "forward-mode derivatives and torch.func go through PyTorch"
-    elif backend == "auto" and device == "cpu" and tokens < FEWEST_TOKENS:
+    elif (backend, device) == ("auto", "cpu") and _few(tokens):
         why = f"{tokens} tokens are fewer than {FEWEST_TOKENS}"
     else:
         usable, why = compiler(device)
@@ -191,14 +216,21 @@ def backend_report() -> str:
     for device in devices:
         choice = choose("auto", [Stage(CAYLEY, 4, 2)], FEWEST_TOKENS, torch.float32, device)
         lines.append(f"{device}: {choice.path} ({choice.reason})")
+        layer = choose("auto", [], FEWEST_TOKENS, torch.float32, device, layer=True)
+        lines.append(f"HyperConnection on {device}: {layer.path} ({layer.reason})")
+        if (device, choice.path) == ("cpu", "fused"):
+            lines.append(f"threads of compiled code: {importlib.import_module(THREADS).report()}")
     return "\n".join(
         [
             *lines,
             f"always through PyTorch: float64, matrices of an order ds over {LARGEST_ORDER}, more "
             f"than {MOST_PERMUTED}! permutations, hc, identity and mixers of one's own, "
             "torch.func and forward-mode derivatives",
-            f"with backend 'auto' on a CPU also: fewer than {FEWEST_TOKENS} tokens",
+            "HyperConnection has passes of its own with hc and identity too",
+            f"with backend 'auto' on a CPU also: fewer than {FEWEST_TOKENS} tokens, but for "
+            "torch.compile",
             "on a CPU |θ| over 1e3, and logits of mhc and mhc-lite over 600 apart, go through "
-            "PyTorch too, slowly; on a GPU |θ| over 1e5 and logits of mhc over 600 apart give NaN",
+            "PyTorch too, slowly; on a GPU |θ| over 1e5 and logits of mhc over 600 apart give NaN, "
+            "in a HyperConnection too",
         ]
     )

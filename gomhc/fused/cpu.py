@@ -37,6 +37,7 @@ from gomhc.fused.lanes import (
     write,
 )
 from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage, order_of
+from gomhc.fused.threads import run
 
 LARGEST_ANGLE = 1e3  # |θ| up to which elimination without pivoting is exact enough
 LARGEST_SPREAD = 600.0  # of logits: their exponentials fit into a float64
@@ -104,6 +105,13 @@ def room(stages: tuple[Stage, ...]) -> Room:
     ]
     begins = [0, *itertools.accumulate(sizes)]
     return Room._make([*begins, inverse, scalings, square, d * d])
+
+
+@_compiled
+def bounds(share, shares, tokens):
+    """Where a share of the tokens begins and ends, by eights of them."""
+    eights = tokens // WIDTH
+    return eights * share // shares * WIDTH, eights * (share + 1) // shares * WIDTH
 
 
 @_compiled
@@ -482,20 +490,20 @@ def find_hard(tables, r, w):
     store(w, r.hard, flag)
 
 
-@_called
-def sweep(
-    tables, r, w, theta, slope, begin, end, out, hard, cayley, permutations, sinkhorn, kronecker
+@_compiled
+def _sweep(
+    share, shares, tables, r, w, theta, slope, out, hard, cayley, permutations, sinkhorn, kronecker
 ):
-    """The matrices of tokens begin to end, or the gradient of their generators.
+    """The matrices of a share of the tokens, or the gradient of their generators.
 
     Args:
+        share: which.
+        shares: of how many.
         tables: of the stages.
         r: of the stages.
-        w: see Note [Room].
-        theta: (tokens, g).
+        w: (shares, ...), see Note [Room].
+        theta: (tokens, g), the number of tokens a multiple of eight.
         slope: (tokens, d²), the derivative by the matrices; without tokens for the matrices.
-        begin: first token.
-        end: the token after the last, a multiple of eight from the first.
         out: (tokens, d²), or (tokens, g) for the gradient.
         hard: (tokens,), set to true where the caller has to do it in another way.
         cayley: None or true, and so the others: see `families`.
@@ -503,6 +511,8 @@ def sweep(
         sinkhorn: see there.
         kronecker: see there.
     """
+    w = w[share]
+    begin, end = bounds(share, shares, theta.shape[0])
     for start in range(begin, end, WIDTH):
         for p in range(theta.shape[1]):
             store(w, r.x + p, read(theta, start, p))
@@ -519,3 +529,9 @@ def sweep(
         for t in range(WIDTH):
             if w[r.hard * WIDTH + t] > 0.0:
                 hard[start + t] = True
+
+
+@_called
+def sweep(pool, first, shares, arguments):
+    """All shares of `_sweep`, see `gomhc.fused.threads`."""
+    run(pool, first, shares, _sweep, arguments)

@@ -4,15 +4,14 @@ An operator takes the stages as a flat list of integers, three a stage, since a 
 structure to offer. `torch.compile` keeps it as it is, without a graph break.
 """
 
-import itertools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gomhc.fused.derivatives import gradients_below
 from gomhc.fused.stages import Stage, order_of, reference, tables
 
 SHARE = 1024  # tokens that are worth a thread
@@ -24,35 +23,31 @@ def stages_of(flat: Sequence[int]) -> tuple[Stage, ...]:
 
 
 def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> Tensor:
-    """Fill `out`, all threads of PyTorch at work; returns which tokens are hard."""
+    """Fill `out`, all threads of PyTorch at work; returns the numbers of hard tokens."""
     from gomhc.fused.cpu import WIDTH, families, room, sweep
+    from gomhc.fused.threads import spread
 
     stages, tokens = stages_of(flat), len(theta)
     arrays = [x.detach().float().flatten(1).contiguous().numpy() for x in (theta, slope)]
     arrays += [out.flatten(1).numpy(), np.zeros(tokens, bool)]
     whole = tokens // WIDTH * WIDTH
-    count = max(1, min(torch.get_num_threads(), whole // SHARE))
-    bounds = [whole * k // count // WIDTH * WIDTH for k in range(count + 1)]
+    r = room(stages)
 
-    def work(begin: int, end: int, arrays: Sequence[np.ndarray]) -> None:
-        r = room(stages)
-        theta, slope, out, hard = arrays
-        w = np.empty(r.lanes * WIDTH)
-        sweep(tables(stages), r, w, theta, slope, begin, end, out, hard, *families(stages))
+    def work(shares: int, arrays: Sequence[np.ndarray]) -> None:
+        w = np.empty((shares, r.lanes * WIDTH))
+        spread(sweep, shares, tables(stages), r, w, *arrays, *families(stages))
 
-    with ThreadPoolExecutor(count) as pool:  # starts no thread but those that get work
-        others = [pool.submit(work, *pair, arrays) for pair in itertools.pairwise(bounds[1:])]
-        work(0, bounds[1], arrays)
-        for other in others:
-            other.result()
+    if whole:
+        shares = max(1, min(torch.get_num_threads(), whole // SHARE))
+        work(shares, [x[:whole] for x in arrays])
     if whole < tokens:
         # The rest of them, the last one repeated.
         rows = np.minimum(np.arange(whole, whole + WIDTH), tokens - 1)
         rest = [x[rows] if len(x) else x for x in arrays]
-        work(0, WIDTH, rest)
+        work(1, rest)
         for all_of_them, few in zip(arrays[2:], rest[2:], strict=True):
             all_of_them[whole:] = few[: tokens - whole]
-    return torch.from_numpy(arrays[-1])
+    return torch.from_numpy(np.flatnonzero(arrays[-1]))
 
 
 @torch.library.custom_op(
@@ -67,7 +62,7 @@ def mix(theta: Tensor, stages: Sequence[int]) -> Tensor:
     theta = theta.detach().float()
     out = theta.new_empty(len(theta), d, d)
     hard = _on_cpu(theta, theta.new_empty(0, d, d), stages, out)
-    if hard.any():
+    if len(hard):
         out[hard] = reference(theta[hard], stages_of(stages))
     return out
 
@@ -82,18 +77,11 @@ def mix_backward(slope: Tensor, theta: Tensor, stages: Sequence[int]) -> Tensor:
     """(tokens, g) derivative by the generators, from that by the matrices."""
     wide = theta.detach().float()
     out = torch.empty_like(wide, memory_format=torch.contiguous_format)
-    hard = _on_cpu(wide, slope, stages, out) if len(wide) else torch.zeros(0, dtype=torch.bool)
-    if hard.any():
-        # An operator runs below autograd; a thread of its own has autograd as usual.
-        with ThreadPoolExecutor(1) as pool:
-            work = pool.submit(_reference_backward, slope[hard], wide[hard], stages_of(stages))
-            out[hard] = work.result()
+    hard = _on_cpu(wide, slope, stages, out)
+    if len(hard):
+        few = [wide[hard]], [slope[hard]]
+        out[hard] = gradients_below(reference, *few, stages_of(stages))[0]
     return out.to(theta.dtype)
-
-
-def _reference_backward(slope: Tensor, theta: Tensor, stages: Sequence[Stage]) -> Tensor:
-    theta = theta.requires_grad_()
-    return torch.autograd.grad(reference(theta, stages), theta, slope)[0]
 
 
 @mix.register_kernel("cuda")

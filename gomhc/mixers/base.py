@@ -78,11 +78,14 @@ class Mixer(nn.Module, ABC):
         """
         return None
 
-    def forward(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:
+    def forward(
+        self, theta: Float[Tensor, "*batch g"], backend: Backend | None = None
+    ) -> Float[Tensor, "*batch d d"]:
         """Mixing matrices for any batch of generators.
 
         Args:
             theta: (..., g), any real floating dtype.
+            backend: for this call, before the mixer's own.
 
         Returns:
             H_res of shape (..., d, d) in float32, or float64 for a float64 θ, whatever autocast
@@ -105,7 +108,7 @@ class Mixer(nn.Module, ABC):
         stages = self.stages()
         tokens = math.prod(theta.shape[:-1])
         where = theta.dtype, theta.device.type, transformed(theta)
-        choice = choose(self.backend, stages, tokens, *where)
+        choice = choose(self.backend if backend is None else backend, stages, tokens, *where)
         if stages is not None and choice.path == "fused":
             return fused(theta, stages)
         with full_precision(theta):

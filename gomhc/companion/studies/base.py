@@ -12,7 +12,12 @@ __all__ = ["Outcome", "Probe", "Stopped", "Unit", "mixer"]
 
 # Records of benchmarks, which run from a clone and are not part of the package: name -> protocol,
 # raised when other numbers are meant.
-BENCHMARKS = {"benchmarks/mixers-cpu": 1, "benchmarks/mixers-gpu": 1}
+BENCHMARKS = {
+    "benchmarks/mixers-cpu": 2,
+    "benchmarks/mixers-gpu": 2,
+    "benchmarks/layer-cpu": 1,
+    "benchmarks/layer-gpu": 1,
+}
 
 
 class Outcome(NamedTuple):
