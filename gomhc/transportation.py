@@ -1,9 +1,9 @@
 """A chart of the interior of the Birkhoff polytope: (d − 1)² numbers, entry by entry.
 
 Note [Chart]
-    The upper left (d − 1) × (d − 1) entries are chosen row by row. When it is the turn of B_ij, r is
-    what is left of row i and c_k of every column k. The rest of the row must fit into the columns
-    to the right, and the entry into its own column, so it lies between
+    The upper left (d − 1) × (d − 1) entries are chosen row by row. When it is the turn of B_ij, r
+    is what is left of row i and c_k of every column k. The rest of the row must fit into the
+    columns to the right, and the entry into its own column, so it lies between
 
         L = max(0, r − Σ_{k>j} c_k)   and   U = min(r, c_j),
 
@@ -87,8 +87,8 @@ def inverse_transportation(B: Float[Tensor, "d d"]) -> Float[Tensor, " g"]:
     """
     check_floating("B", B)
     check_one_square(B)
-    wide, tolerance = B.double(), 100 * len(B) * torch.finfo(B.dtype).eps
-    least = tolerance / 25
+    wide, eps = B.double(), torch.finfo(B.dtype).eps
+    tolerance, least = len(B) * eps**0.75, 4 * len(B) * eps
     error = max((wide.sum(k) - 1).abs().max().item() for k in (0, 1))
     if not error <= tolerance:
         raise ValueError(f"expected a doubly stochastic matrix, got sums off 1 by {error:.1e}")
@@ -102,8 +102,8 @@ def inverse_transportation(B: Float[Tensor, "d d"]) -> Float[Tensor, " g"]:
             entry = wide[i, j]
             if not min(entry - low, high - entry) > least:
                 raise ValueError(
-                    f"expected a matrix inside the Birkhoff polytope; B[{i}, {j}] = {entry:.3g} lies "
-                    f"at the rim of what is possible, {low:.3g} to {high:.3g}"
+                    f"expected a matrix inside the Birkhoff polytope; B[{i}, {j}] = {entry:.3g} "
+                    f"lies at the rim of what is possible, {low:.3g} to {high:.3g}"
                 )
             theta.append(torch.log(entry - low) - torch.log(high - entry))
             rest, columns[j] = _less(rest, entry), _less(columns[j], entry)

@@ -101,7 +101,7 @@ def one_sided(k, step):
 
 
 def test_derivatives_at_a_kink_are_those_of_the_row():
-    """θ_01 = θ_10 makes c_1 = r. More of θ_10 leaves less of the row, more of θ_01 of the column."""
+    """θ_01 = θ_10 makes c_1 = r; more of θ_10 leaves less of the row, of θ_01 of the column."""
     theta = torch.tensor([0.3, -0.7, -0.7, 0.2], dtype=torch.float64, requires_grad=True)
     (slope,) = torch.autograd.grad(transportation(theta)[1, 1], theta)
     by_column, by_row = 1, 2

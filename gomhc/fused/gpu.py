@@ -517,7 +517,13 @@ def _run(stage: Stage, theta: Tensor, slope: Tensor | None, out: Tensor) -> None
     ends = (theta, theta.stride(0)), ((slope, out, out.stride(0)) if back else (out,))
     if stage.kind == CAYLEY:
         s = max(stage.option, 1)
-        sizes = {"d": d, "s": s, "D": D, "S": triton.next_power_of_2(s), "squared": stage.option > 0}
+        sizes = {
+            "d": d,
+            "s": s,
+            "D": D,
+            "S": triton.next_power_of_2(s),
+            "squared": stage.option > 0,
+        }
         kernel = _cayley_backward if back else _cayley_forward
         _launch(kernel, tokens, (D * sizes["S"]) ** 2, *ends[0], *ends[1], tokens, **sizes)
     elif stage.kind == PERMUTATIONS:

@@ -16,8 +16,8 @@ class Orthogonal(Mixer):
     It keeps the lengths of all vectors, so that a composite of any depth has all its singular
     values at 1, but neither the mean of the streams nor their signs: it is not doubly stochastic.
 
-    θ = 0 is a live start: H_res = I there, and dH_res = −2 skew(dθ). (Rotations are a manifold; I is
-    a vertex of the Birkhoff polytope, where a smooth map into it has no derivative.)
+    θ = 0 is a live start: H_res = I there, and dH_res = −2 skew(dθ). (Rotations are a manifold; of
+    the Birkhoff polytope I is a vertex, where a smooth map into it has no derivative.)
 
     Args:
         d: number of streams.
