@@ -164,9 +164,12 @@ def check_start(generator: torch.Generator | None, off_diagonal_mass: float) -> 
         raise ValueError(f"expected off_diagonal_mass in (0, 1), got {off_diagonal_mass}")
 
 
-def near_identity(d: int, off_diagonal_mass: float) -> Float[Tensor, "d d"]:
+def near_identity(
+    d: int, off_diagonal_mass: float, dtype: torch.dtype | None = None
+) -> Float[Tensor, "d d"]:
     """Doubly stochastic matrix with the mass spread evenly off the diagonal (none for d = 1)."""
     if d == 1:
-        return torch.ones(1, 1)
+        return torch.ones(1, 1, dtype=dtype)
     share = off_diagonal_mass / (d - 1)
-    return torch.full((d, d), share) + (1 - off_diagonal_mass - share) * torch.eye(d)
+    diagonal = (1 - off_diagonal_mass - share) * torch.eye(d, dtype=dtype)
+    return torch.full((d, d), share, dtype=dtype) + diagonal
