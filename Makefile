@@ -89,6 +89,7 @@ probes: export OMP_NUM_THREADS ?= 1
 probes: $(STAMP)  ## make anew the small numbers that the tests compare with, where they were meant to move
 	$(BIN)/python -m gomhc.companion.studies --probes
 	$(BIN)/python -m benchmarks.mixers --probe
+	$(BIN)/python -m benchmarks.layer --probe
 
 bench: $(STAMP)  ## time mixers and layers against PyTorch and other packages (BENCH_ARGS=…, LAYER_ARGS=…)
 	$(BIN)/python -m benchmarks.mixers $(BENCH_ARGS)

@@ -28,8 +28,8 @@ from torch import Tensor, nn
 import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
 from benchmarks.mixers import SEED, bandwidth, both_ways, methods, seconds
-from gomhc.companion import records
-from gomhc.companion.studies.base import BENCHMARKS, Outcome, mixer
+from gomhc.companion import probes, records
+from gomhc.companion.studies.base import BENCHMARKS, Outcome, Probe, mixer
 from gomhc.companion.studies.language_models import ARMS
 from gomhc.fused.layer import (
     read_streams,
@@ -60,6 +60,55 @@ def turns(calls: dict[str, Call], device: str, rounds: int) -> dict[str, dict[st
     return {
         name: {"fastest": min(own), "median": statistics.median(own)} for name, own in spent.items()
     }
+
+
+# Without clocks
+
+
+def without_clocks(presets: Sequence[str], width: int, tokens: int) -> Outcome:
+    """What the layers give on the CPU, what they keep, and the bounds and floors.
+
+    Args:
+        presets: of the GPT.
+        width: C.
+        tokens: number of them.
+
+    Returns:
+        metrics: layers[label]: `kept` bytes, norms of the streams and of all derivatives;
+        bounds[preset][arm]; bytes of the floor, a token.
+    """
+    metrics: dict[str, Any] = {"layers": {}, "bounds": {}, "floor": floor_bytes(width)}
+    for label in LABELS:
+        source = torch.Generator().manual_seed(SEED)
+        X, slope = (torch.randn(tokens, D, width, generator=source) for _ in range(2))
+        module = HyperConnection(
+            width, nn.Identity(), mixer(label, D), backend="fused", generator=source
+        )
+        with torch.no_grad():
+            module.weight.normal_(std=0.1, generator=source)
+        trained = [X.requires_grad_(), *module.parameters()]
+        out = module(X)
+        gradients = torch.autograd.grad(out, trained, slope)
+        metrics["layers"][label] = {
+            "kept": saved(functools.partial(_both_ways, module, trained, slope)),
+            "streams": out.norm().item(),
+            "gradients": [gradient.norm().item() for gradient in gradients],
+        }
+    for name in presets:
+        each = {arm: multiplications(preset(name, **own)) for arm, own in ARMS.items()}
+        bounds = {arm: plain / (plain + more) for arm, (plain, more) in each.items()}
+        metrics["bounds"][name] = bounds
+    return Outcome(metrics, {})
+
+
+PROBE = Probe(
+    "benchmarks/layer",
+    without_clocks,
+    {"presets": ["nano", "small", "paper-30m"], "width": 24, "tokens": 300},
+    ("benchmarks/layer-cpu", "benchmarks/layer-gpu"),
+    relative=1e-5,  # norms of many float32 numbers
+    absolute=2e-6,  # the rounding of one
+)
 
 
 def first_calls(device: str) -> dict[str, float]:
@@ -436,7 +485,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="of the passes in bfloat16 (on a GPU 32768 4096)",
     )
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="put a record into a folder")
+    parser.add_argument("--probe", action="store_true", help="make the probe anew, time nothing")
     options = parser.parse_args(arguments)
+    if options.probe:
+        print(probes.renew(PROBE))
+        return
     config = {
         "presets": options.presets,
         "device": options.device,

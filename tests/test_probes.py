@@ -8,13 +8,13 @@ from fnmatch import fnmatchcase
 import pytest
 import torch
 
-from benchmarks import mixers
+from benchmarks import layer, mixers
 from gomhc.companion import probes, records, studies
 from gomhc.companion.studies import Outcome, Probe, language_models, polytope
 from gomhc.companion.studies.cost import counting
 from gomhc.fused import FEWEST_TOKENS
 
-ALL = [*studies.probes(), mixers.PROBE]
+ALL = [*studies.probes(), mixers.PROBE, layer.PROBE]
 
 
 # They count bytes, of which the tests' shape checks keep some alive.

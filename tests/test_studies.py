@@ -102,7 +102,7 @@ def test_what_a_page_says_of_a_record():
 @pytest.mark.parametrize("name", BENCHMARKS)
 def test_what_a_page_says_of_a_benchmark(name):
     """It has no unit: only its protocol tells whether it is today's."""
-    record = replace(records.shipped("benchmarks/mixers-cpu"), name=name)
+    record = replace(records.shipped("benchmarks/mixers-cpu"), name=name, protocol=BENCHMARKS[name])
     assert studies.describe(record).endswith(
         "; today's code gives the same numbers, times aside, at the smoke size."
     )
