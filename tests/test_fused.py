@@ -33,7 +33,6 @@ CASES = {
     "kron-go d=6": [Stage(CAYLEY, 2, 2), Stage(CAYLEY, 3, 2)],
     "orthogonal d=4": [Stage(CAYLEY, 4, 0)],
     "orthogonal d=7": [Stage(CAYLEY, 7, 0)],
-    "transport d=1": [Stage(TRANSPORT, 1)],
     "transport d=2": [Stage(TRANSPORT, 2)],
     "transport d=4": [Stage(TRANSPORT, 4)],
     "transport d=7": [Stage(TRANSPORT, 7)],

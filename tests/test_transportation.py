@@ -173,3 +173,10 @@ def test_products_of_isometries_are_isometries():
     assert make_mixer("identity", 3).isometric
     assert not make_mixer("transport", 3).isometric
     assert not make_mixer("kron-go", 4).isometric
+
+
+@pytest.mark.parametrize("name", ["orthogonal", "transport"])
+def test_a_single_stream_has_no_generator(name):
+    mixer = make_mixer(name, 1)
+    assert mixer.num_parameters == 0
+    assert torch.equal(mixer(torch.zeros(300, 0)), torch.ones(300, 1, 1))
