@@ -266,12 +266,14 @@ def test_which_path_it_takes(monkeypatch):
         connection(backend="fused").double()(X.double())
 
 
-def test_hooks_of_the_mixer_run():
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_hooks_of_the_mixer_run(kind):
     module, seen = connection(), []
     X, _ = streams()
-    handle = module.mixer.register_forward_hook(lambda mixer, inputs, H: seen.append(H.shape))
-    module(X)
-    assert seen == [(TOKENS, 4, 4)]
+    register = getattr(module.mixer, f"register_{kind}_hook")
+    handle = register(lambda *arguments: seen.append(kind))
+    module(X.requires_grad_()).sum().backward()
+    assert seen == [kind]
     module.backend = "fused"
     with pytest.raises(RuntimeError, match="can run: the mixer has hooks"):
         module(X)
