@@ -259,6 +259,14 @@ def test_mixers_take_it_and_agree_with_their_reference(name, d, taken):
 
 
 def test_a_subclass_with_another_map_does_not_inherit_the_compiled_one():
+    class Halved(gomhc.Orthostochastic):
+        def forward(self, theta, backend=None):
+            return super().forward(theta / 2, backend)
+
+    theta = torch.randn(FEWEST_TOKENS, 28)
+    torch.testing.assert_close(Halved(4)(theta), gomhc.Orthostochastic(4)(theta / 2))
+    assert Halved(4).stages() is None
+
     class Transposed(gomhc.Orthostochastic):
         def mix(self, theta):
             return super().mix(theta).mT

@@ -42,7 +42,7 @@ class Mixer(nn.Module, ABC):
     def __init_subclass__(cls) -> None:
         """Another map must not inherit the compiled form of the one that it replaces."""
         super().__init_subclass__()
-        if "mix" in vars(cls) and "stages" not in vars(cls):
+        if {"mix", "forward"} & vars(cls).keys() and "stages" not in vars(cls):
             cls.stages = Mixer.stages  # type: ignore[method-assign]
 
     def __init__(self, d: int, num_parameters: int) -> None:
