@@ -2,11 +2,11 @@
 
 A companion to the paper go-mHC (arXiv 2604.02309). Maps make mixers, mixers make layers;
 `birkhoff`, `reach` and `composition` observe. What belongs to one topic keeps its module's name:
-`gomhc.spectra`, `gomhc.stream_mixing`, `gomhc.lm`. What only the book needs is in
-`gomhc.companion`, which none of these imports.
+`gomhc.spectra`, `gomhc.stream_mixing`, `gomhc.transportation`, `gomhc.lm`. What only the book needs
+is in `gomhc.companion`, which none of these imports.
 """
 
-from gomhc import spectra, stream_mixing
+from gomhc import spectra, stream_mixing, transportation
 from gomhc.birkhoff import (
     Decomposition,
     birkhoff_von_neumann,
@@ -42,7 +42,6 @@ from gomhc.mixers import (
     make_mixer,
 )
 from gomhc.reach import Nearest, distance_to_family, nearest_in_family
-from gomhc.transportation import inverse_transportation, transportation
 
 __version__ = "0.1.0"
 
@@ -71,7 +70,6 @@ __all__ = [
     "expand_streams",
     "haar_variance",
     "inverse_cayley",
-    "inverse_transportation",
     "kronecker",
     "make_mixer",
     "marginal_error",

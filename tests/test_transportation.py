@@ -5,14 +5,9 @@ import pytest
 import torch
 from scipy.optimize import linprog
 
-from gomhc import (
-    inverse_transportation,
-    make_mixer,
-    marginal_error,
-    sample_uniform,
-    transportation,
-)
+from gomhc import make_mixer, marginal_error, sample_uniform
 from gomhc.fused.stages import TRANSPORT, Stage
+from gomhc.transportation import inverse_transportation, transportation
 
 
 def feasible(known, d):

@@ -1,4 +1,4 @@
-"""Rotations of the streams, without squares: JPmHC and oHC."""
+"""JPmHC: rotations of the streams, without squares."""
 
 import torch
 from jaxtyping import Float
@@ -26,8 +26,7 @@ class Orthogonal(Mixer):
         TypeError: if d is no integer.
         ValueError: if d < 1.
 
-    Source: JPmHC, arXiv 2602.18308; for d = 4 by two quaternions, the same group: oHC, arXiv
-    2609.02672.
+    Source: JPmHC, arXiv 2602.18308.
     """
 
     exact = False

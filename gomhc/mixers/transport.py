@@ -44,5 +44,7 @@ class Transport(Mixer):
     ) -> Float[Tensor, " g"]:
         """The near-identity matrix that the other mixers start from; `generator` has no part."""
         check_start(generator, off_diagonal_mass)
-        start = near_identity(self.d, off_diagonal_mass, torch.float64)
-        return inverse_transportation(start).to(torch.get_default_dtype())
+        with torch.device("cpu"):  # the default may be "meta", which has no numbers
+            start = near_identity(self.d, off_diagonal_mass, torch.float64)
+            theta = inverse_transportation(start).tolist()
+        return torch.tensor(theta)
