@@ -67,7 +67,7 @@ test: $(STAMP)  ## run the tests
 
 # The library alone: what the book needs is locked, and tested as it is locked.
 LOWEST := $(shell sed -n 's/.*"torch>=\([0-9.]*\)".*/\1/p' pyproject.toml)
-LIBRARY_TESTS := maps mixers fused fused_gpu layer_gpu caching state compile hyper_connections \
+LIBRARY_TESTS := maps mixers fused fused_gpu layer layer_gpu caching state compile hyper_connections \
 	composition birkhoff spectra stream_mixing lm_model lm_data lm_train distributed extras
 test-lowest:  ## test the library with the oldest PyTorch that it promises
 	$(PYTHON) -m venv _build/lowest

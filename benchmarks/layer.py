@@ -4,14 +4,10 @@ Ways take turns in every round, so that a ratio compares what ran side by side; 
 round and the median are given, as seconds of one forward and one backward pass. On a machine with
 other work the fastest says more.
 
-The bound of an arm is what its multiplications alone would leave of the residual's speed, if all
-of them ran as fast as the model's own. The floor of a layer is the time in which the machine copies
-the bytes that must move: X, F and the derivative by the result in; the result and what is read out,
-and the derivatives by X and F.
-
-With `--large` (always on a GPU) the four passes by themselves and whole connections are timed in
-bfloat16 at one size, over the bytes that each must move at least, by the bandwidth of a copy of the
-streams in the same rounds.
+The bound of an arm is what its multiplications alone, without those of the mixer, would leave of
+the residual's speed, if all of them ran as fast as the model's own. The floor of a layer is the
+time in which the machine copies the bytes that must move: X, F and the derivative by the result in;
+the result and what is read out, and the derivatives by X and F.
 """
 
 import argparse

@@ -2,11 +2,11 @@
 
 A companion to the paper go-mHC (arXiv 2604.02309). Maps make mixers, mixers make layers;
 `birkhoff`, `reach` and `composition` observe. What belongs to one topic keeps its module's name:
-`gomhc.spectra`, `gomhc.stream_mixing`, `gomhc.lm`. What only the book needs is in
-`gomhc.companion`, which none of these imports.
+`gomhc.spectra`, `gomhc.stream_mixing`, `gomhc.transportation`, `gomhc.lm`. What only the book needs
+is in `gomhc.companion`, which none of these imports.
 """
 
-from gomhc import spectra, stream_mixing
+from gomhc import spectra, stream_mixing, transportation
 from gomhc.birkhoff import (
     Decomposition,
     birkhoff_von_neumann,
@@ -34,8 +34,10 @@ from gomhc.mixers import (
     Identity,
     Kronecker,
     Mixer,
+    Orthogonal,
     Orthostochastic,
     Sinkhorn,
+    Transport,
     Unconstrained,
     make_mixer,
 )
@@ -53,8 +55,10 @@ __all__ = [
     "Kronecker",
     "Mixer",
     "Nearest",
+    "Orthogonal",
     "Orthostochastic",
     "Sinkhorn",
+    "Transport",
     "Unconstrained",
     "backend_report",
     "birkhoff_von_neumann",
@@ -80,4 +84,5 @@ __all__ = [
     "smallest_singular_value",
     "spectra",
     "stream_mixing",
+    "transportation",
 ]

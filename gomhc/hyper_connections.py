@@ -31,6 +31,7 @@ from gomhc.mixers.identity import Identity
 
 __all__ = ["HyperConnection", "expand_streams", "reduce_streams"]
 
+HOOKS = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
 ALPHA = 0.01  # start of the three gates of the dynamic parts
 
 
@@ -199,7 +200,7 @@ class HyperConnection(nn.Module):
         dtype = torch.float16 if narrow == torch.float16 else X.dtype
         where = math.prod(X.shape[:-2]), dtype, X.device.type
         bent = any(map(transformed, (X, self.weight, self.bias, self.alpha)))
-        hooked = bool(self.mixer._forward_hooks or self.mixer._forward_pre_hooks)
+        hooked = any(getattr(self.mixer, hooks) for hooks in HOOKS)
         choice = choose(self._backend(), stages, *where, bent, layer=True, hooked=hooked)
         if stages is None or choice.path == "reference":
             return None

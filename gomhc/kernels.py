@@ -76,7 +76,7 @@ def _descend(
         floor, rate = read(base, start, 0), read(learning_rate, start, 0)
         find_hard(tables, r, w)
         flags = load(w, r.hard)
-        B = forward(tables, r, w, True, True, True, True)
+        B = forward(tables, r, w, True, True, True, True, True)
         for step in range(steps):
             slope, total = B - r.product + r.change, fill(0.0)
             for p in range(size):
@@ -89,7 +89,7 @@ def _descend(
                     store(w, slope + i * d + j, 2.0 * half)
                     total = total + load(own, off + i * d + j) * half
             write(loss, start, step, floor + total)
-            backward(tables, r, w, True, True, True, True)
+            backward(tables, r, w, True, True, True, True, True)
             length = rate * (1.0 / (1.0 - 0.9 ** (step + 1)))
             debias = 1.0 / np.sqrt(1.0 - 0.999 ** (step + 1))
             for k in range(g):
@@ -103,7 +103,7 @@ def _descend(
                 store(w, r.x + k, load(w, r.x + k) - move)
             find_hard(tables, r, w)
             flags = flags + load(w, r.hard)
-            B = forward(tables, r, w, True, True, True, True)
+            B = forward(tables, r, w, True, True, True, True, True)
         write(hard, start, 0, flags)
         for p in range(size):
             write(matrix, start, p, load(w, B + p))

@@ -17,6 +17,7 @@ FAMILIES = "gomhc.mixers.*"
 LIBRARY = [
     {"gomhc.checks", "gomhc.extras", "gomhc.files", "gomhc.adam"},
     {"gomhc.maps"},
+    {"gomhc.transportation"},
     {
         *("gomhc.fused.stages", "gomhc.fused.lanes", "gomhc.fused.entries"),
         *("gomhc.fused.caching", "gomhc.fused.process", "gomhc.fused.derivatives"),

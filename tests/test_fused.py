@@ -14,7 +14,7 @@ from torch.library import opcheck
 import gomhc
 from gomhc import make_mixer
 from gomhc.fused import FEWEST_TOKENS, backend_report, choose
-from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, Stage, reference
+from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, TRANSPORT, Stage, reference
 
 numba = pytest.importorskip("numba")
 from gomhc.fused import lanes, threads  # noqa: E402
@@ -31,6 +31,12 @@ CASES = {
     "mhc-lite d=4": [Stage(PERMUTATIONS, 4)],
     "kromhc d=8": [Stage(PERMUTATIONS, 2)] * 3,
     "kron-go d=6": [Stage(CAYLEY, 2, 2), Stage(CAYLEY, 3, 2)],
+    "orthogonal d=4": [Stage(CAYLEY, 4, 0)],
+    "orthogonal d=7": [Stage(CAYLEY, 7, 0)],
+    "transport d=2": [Stage(TRANSPORT, 2)],
+    "transport d=4": [Stage(TRANSPORT, 4)],
+    "transport d=7": [Stage(TRANSPORT, 7)],
+    "transport x orthogonal d=9": [Stage(TRANSPORT, 3), Stage(CAYLEY, 3, 0)],
     "mhc x mhc d=6": [Stage(SINKHORN, 2, 4), Stage(SINKHORN, 3, 20)],
     "all d=48": [
         Stage(SINKHORN, 2, 4),
@@ -253,6 +259,14 @@ def test_mixers_take_it_and_agree_with_their_reference(name, d, taken):
 
 
 def test_a_subclass_with_another_map_does_not_inherit_the_compiled_one():
+    class Halved(gomhc.Orthostochastic):
+        def forward(self, theta, backend=None):
+            return super().forward(theta / 2, backend)
+
+    theta = torch.randn(FEWEST_TOKENS, 28)
+    torch.testing.assert_close(Halved(4)(theta), gomhc.Orthostochastic(4)(theta / 2))
+    assert Halved(4).stages() is None
+
     class Transposed(gomhc.Orthostochastic):
         def mix(self, theta):
             return super().mix(theta).mT

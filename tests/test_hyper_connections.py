@@ -109,7 +109,7 @@ def test_after_one_step_every_mixer_has_moved(name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_copies_give_the_first_mixer_no_gradient(name):
-    if name == "hc":
+    if name in ("hc", "orthogonal"):
         pytest.skip("its rows need not sum to 1")
     module = layer(name).double()
     X = expand_streams(streams(dtype=torch.float64)[..., 0, :], 4)
@@ -122,7 +122,7 @@ def test_copies_give_the_first_mixer_no_gradient(name):
 # Precision
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "hc"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("hc", "orthogonal")])
 def test_rows_sum_to_one_under_autocast(name):
     module = shaken(layer(name))
     with torch.autocast("cpu", torch.bfloat16):

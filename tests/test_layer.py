@@ -266,12 +266,14 @@ def test_which_path_it_takes(monkeypatch):
         connection(backend="fused").double()(X.double())
 
 
-def test_hooks_of_the_mixer_run():
+@pytest.mark.parametrize("kind", ["forward", "forward_pre", "full_backward", "full_backward_pre"])
+def test_hooks_of_the_mixer_run(kind):
     module, seen = connection(), []
     X, _ = streams()
-    handle = module.mixer.register_forward_hook(lambda mixer, inputs, H: seen.append(H.shape))
-    module(X)
-    assert seen == [(TOKENS, 4, 4)]
+    register = getattr(module.mixer, f"register_{kind}_hook")
+    handle = register(lambda *arguments: seen.append(kind))
+    module(X.requires_grad_()).sum().backward()
+    assert seen == [kind]
     module.backend = "fused"
     with pytest.raises(RuntimeError, match="can run: the mixer has hooks"):
         module(X)
@@ -328,3 +330,19 @@ def test_one_who_uses_half_of_it():
         for ours, theirs in zip(*gradients, strict=True):
             theirs = torch.zeros_like(ours) if theirs is None else theirs
             torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_weights_in_any_order_of_memory():
+    """What torch.compile expects of a derivative's strides is what it gets."""
+    module = connection(backend="fused")
+    module.weight = nn.Parameter(module.weight.detach().mT.contiguous().mT)
+    X, slope = streams()
+    weights = [x.detach() for x in (module.weight, module.bias, module.alpha)]
+    back = torch.ops.gomhc.read_streams_backward
+    read, mixed, post, *kept = operators.read_streams(X, *weights, torch.float32, [0, 4, 2])
+    with torch.no_grad():
+        real = back(read, slope, post, X, *weights, *kept, torch.float32, [0, 4, 2])
+    with torch._subclasses.FakeTensorMode() as mode:
+        fake = [mode.from_tensor(x) for x in (read, slope, post, X, *weights, *kept)]
+        shown = back(*fake, torch.float32, [0, 4, 2])
+    assert [x.stride() for x in real] == [x.stride() for x in shown]

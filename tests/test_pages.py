@@ -182,7 +182,7 @@ def test_masses_at_the_authors_start(row, name):
 def test_our_start_has_the_mass_that_the_page_gives(generator):
     assert r"$\mu = 0.01$" in text("ambiguity-log.md")
     assert r"$\mu = 0.01$" in text("glossary.md")
-    for name in set(MIXERS) - {"identity", "go-mhc", "kron-go"}:
+    for name in set(MIXERS) - {"identity", "go-mhc", "kron-go", "orthogonal"}:
         mixer = make_mixer(name, 4)
         assert off_diagonal_mass(mixer, mixer.initial_theta()) == pytest.approx(0.01, rel=1e-5)
     go = make_mixer("go-mhc", 4, s=2)

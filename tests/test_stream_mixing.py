@@ -29,6 +29,8 @@ FUSED = [
     ("kron-go", 6, {"s": 2}),
     ("kron-go", 8, {"factors": (2, 2, 2), "s": 1}),
     ("hc", 3, {}),
+    ("orthogonal", 4, {}),
+    ("transport", 4, {}),
 ]
 REFERENCE_ONLY = [("identity", 3, {})]
 

@@ -156,7 +156,7 @@ def choose(
         return Choice("reference", "as asked for")
     order = permuted = 0
     for stage in stages or ():
-        order = max(order, stage.size * (stage.option if stage.kind == CAYLEY else 1))
+        order = max(order, stage.order)
         if stage.kind == PERMUTATIONS:
             permuted = max(permuted, stage.size)
     if stages is None:
@@ -166,7 +166,7 @@ def choose(
     elif dtype not in NARROW:
         why = f"{dtype} is wider than what the kernels store"
     elif layer and dtype not in STREAMED:
-        why = f"in {dtype} x'W overflows, as its norm comes after it"
+        why = f"streams in {dtype} are none of {', '.join(map(str, STREAMED))}"
     elif layer and hooked:
         why = "the mixer has hooks"
     elif order > LARGEST_ORDER:
@@ -224,11 +224,11 @@ def backend_report() -> str:
         [
             *lines,
             f"always through PyTorch: float64, matrices of an order ds over {LARGEST_ORDER}, more "
-            f"than {MOST_PERMUTED}! permutations, hc, identity and mixers of one's own, "
-            "torch.func and forward-mode derivatives",
-            "HyperConnection has passes of its own with hc and identity too",
-            f"with backend 'auto' on a CPU also: fewer than {FEWEST_TOKENS} tokens, but for "
-            "torch.compile",
+            f"than {MOST_PERMUTED}! permutations, mixers of one's own, torch.func and forward-mode "
+            "derivatives; hc and identity by themselves, which compute nothing",
+            "a HyperConnection also for streams in float16, and for a mixer with hooks",
+            f"with backend 'auto' on a CPU also, but not under torch.compile: fewer than "
+            f"{FEWEST_TOKENS} tokens",
             "on a CPU |θ| over 1e3, and logits of mhc and mhc-lite over 600 apart, go through "
             "PyTorch too, slowly; on a GPU |θ| over 1e5 and logits of mhc over 600 apart give NaN, "
             "in a HyperConnection too",

@@ -32,11 +32,13 @@ from gomhc.fused.lanes import (
     fill,
     load,
     maximum,
+    positive,
     read,
+    sigmoid,
     store,
     write,
 )
-from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage, order_of
+from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, TRANSPORT, Stage, order_of
 from gomhc.fused.threads import run
 
 LARGEST_ANGLE = 1e3  # |θ| up to which elimination without pivoting is exact enough
@@ -57,10 +59,10 @@ class Room(NamedTuple):
     left: int  # matrices in between
     right: int
     slope: int  # derivative by the matrix of a stage
-    columns: int  # of elimination, and derivatives by Sinkhorn's scalings
+    columns: int  # of elimination; derivatives by Sinkhorn's scalings; what is left of columns
     rows: int
     pivot: int
-    inverse: int  # of every stage (I + A)⁻¹, or exp of logits, or weights of permutations
+    inverse: int  # of every stage (I + A)⁻¹, exp of logits, weights, or `_transport`'s numbers
     u: int  # of every stage Sinkhorn's scalings of rows, step after step
     v: int  # and of columns
     matrix: int  # of every stage
@@ -76,7 +78,7 @@ class Room(NamedTuple):
 def families(stages: tuple[Stage, ...]) -> tuple[bool | None, ...]:
     """Which code stages need: of None, Numba makes a case that it does not compile."""
     kinds = {stage.kind for stage in stages}
-    needed = [kind in kinds for kind in (CAYLEY, PERMUTATIONS, SINKHORN)]
+    needed = [kind in kinds for kind in (CAYLEY, PERMUTATIONS, SINKHORN, TRANSPORT)]
     return tuple(is_needed or None for is_needed in [*needed, len(stages) > 1])
 
 
@@ -92,12 +94,13 @@ def room(stages: tuple[Stage, ...]) -> Room:
     """The `Room` that stages need."""
     many, g = len(stages), sum(stage.num_parameters for stage in stages)
     d = order_of(stages)
-    orders = [_padded(s.size * s.option) if s.kind == CAYLEY else s.size for s in stages]
+    orders = [_padded(s.order) if s.kind == CAYLEY else s.size for s in stages]
     order = max(4, *orders)
     weights = max(s.num_parameters if s.kind == PERMUTATIONS else 0 for s in stages)
     steps = max(s.option if s.kind == SINKHORN else 0 for s in stages)
     square, scalings = order**2, (steps + 1) * order
-    inverse = max(square, weights)
+    charts = max(4 * s.num_parameters if s.kind == TRANSPORT else 0 for s in stages)
+    inverse = max(square, weights, charts)
     sizes = [
         *(1, g, g, square, square, square, 4 * order, 4 * order, 16),
         *(many * inverse, many * scalings, many * scalings),
@@ -230,8 +233,8 @@ def _invert(w, M, m, columns, rows, pivot):
 
 @_compiled
 def _cayley(w, x, d, s, K, B, columns, rows, pivot):
-    """B = Φ(2K − I) with K = (I + A)⁻¹; (2K − δ)² = 4(K² − δK) + δ."""
-    n = d * s
+    """B = Φ(2K − I) with K = (I + A)⁻¹; (2K − δ)² = 4(K² − δK) + δ. With s = 0, B = 2K − I."""
+    n = d * max(s, 1)
     m = _padded_order(n)
     for i in range(m):
         store(w, K + i * m + i, fill(1.0))
@@ -243,6 +246,12 @@ def _cayley(w, x, d, s, K, B, columns, rows, pivot):
             store(w, K + i * m + j, angle)
             store(w, K + j * m + i, 0.0 - angle)
     _invert(w, K, m, columns, rows, pivot)
+    if s == 0:
+        for i in range(d):
+            for j in range(d):
+                entry = 2.0 * load(w, K + i * m + j)
+                store(w, B + i * d + j, entry - 1.0 if i == j else entry)
+        return
     for i in range(d):
         for j in range(d):
             total = fill(0.0)
@@ -259,12 +268,15 @@ def _cayley(w, x, d, s, K, B, columns, rows, pivot):
 @_compiled
 def _cayley_backward(w, G, d, s, K, left, right, gradient):
     """(dL/dA)ᵀ = −½ (I + Q) G_Qᵀ (I + Q) = −2 K G_Qᵀ K, of which θ sees the skew part."""
-    n = d * s
+    n = d * max(s, 1)
     m = _padded_order(n)
     if n < m:
         _clear(w, right, m * m)
     for i in range(d):
         for j in range(d):
+            if s == 0:
+                store(w, right + j * m + i, load(w, G + i * d + j))
+                continue
             slope = load(w, G + i * d + j) * (2.0 / s)
             for a in range(i * s, i * s + s):
                 for b in range(j * s, j * s + s):
@@ -387,6 +399,59 @@ def _sinkhorn_backward(w, G, d, iterations, kernel, u, v, du, dv, change, gradie
 
 
 @_compiled
+def _transport(w, x, d, kept, columns, B):
+    """See Note [Chart] in `gomhc.transportation`; keeps four numbers of every entry for later."""
+    for k in range(d):
+        store(w, columns + k, fill(1.0))
+    for i in range(d - 1):
+        rest = fill(1.0)
+        for j in range(d - 1):
+            own, spare = load(w, columns + j), rest
+            for k in range(j + 1, d):
+                spare = spare - load(w, columns + k)
+            over, low = positive(rest - own), maximum(spare, fill(0.0))
+            high = maximum(over * own + (1.0 - over) * rest, low)
+            share = sigmoid(load(w, x))
+            entry = low + (high - low) * share
+            store(w, kept, share)
+            store(w, kept + 1, high - low)
+            store(w, kept + 2, positive(spare))
+            store(w, kept + 3, over)
+            store(w, B + i * d + j, entry)
+            store(w, columns + j, maximum(own - entry, fill(0.0)))
+            rest = maximum(rest - entry, fill(0.0))
+            x += 1
+            kept += 4
+        store(w, B + i * d + d - 1, rest)
+        store(w, columns + d - 1, maximum(load(w, columns + d - 1) - rest, fill(0.0)))
+    for k in range(d):
+        store(w, B + (d - 1) * d + k, load(w, columns + k))
+
+
+@_compiled
+def _transport_backward(w, G, d, kept, by_columns, gradient):
+    """From the last entry to the first, with derivatives by what is left of row and columns."""
+    for k in range(d):
+        store(w, by_columns + k, load(w, G + (d - 1) * d + k))
+    kept += 4 * (d - 1) * (d - 1)
+    gradient += (d - 1) * (d - 1)
+    for i in range(d - 2, -1, -1):
+        by_rest = load(w, G + i * d + d - 1) - load(w, by_columns + d - 1)
+        for j in range(d - 2, -1, -1):
+            kept -= 4
+            gradient -= 1
+            share, width = load(w, kept), load(w, kept + 1)
+            forced, over = load(w, kept + 2), load(w, kept + 3)
+            by = load(w, G + i * d + j) - by_rest - load(w, by_columns + j)
+            store(w, gradient, by * width * share * (1.0 - share))
+            by_low, by_high = by * (1.0 - share) * forced, by * share
+            by_rest = by_rest + by_low + by_high * (1.0 - over)
+            store(w, by_columns + j, load(w, by_columns + j) + by_high * over)
+            for k in range(j + 1, d):
+                store(w, by_columns + k, load(w, by_columns + k) - by_low)
+
+
+@_compiled
 def _kronecker(w, V, U, width, k, out):
     """Out = V ⊗ U, of orders `width` and k."""
     for a in range(width):
@@ -414,7 +479,7 @@ def _kronecker_backward(w, V, U, width, k, change, dV, dU):
 
 
 @_compiled
-def forward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
+def forward(tables, r, w, cayley, permutations, sinkhorn, transport, kronecker):
     """From θ at r.x to its matrix; returns where that begins."""
     width = 1
     for f in range(tables.kind.size):
@@ -431,6 +496,8 @@ def forward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
         elif sinkhorn is not None and kind == SINKHORN:
             scalings = f * r.scalings_stride
             _sinkhorn(w, x, k, option, inverse, r.u + scalings, r.v + scalings, matrix)
+        elif transport is not None and kind == TRANSPORT:
+            _transport(w, x, k, inverse, r.columns, matrix)
         else:
             for p in range(k * k):
                 store(w, matrix + p, load(w, x + p))
@@ -442,7 +509,7 @@ def forward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
 
 
 @_compiled
-def backward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
+def backward(tables, r, w, cayley, permutations, sinkhorn, transport, kronecker):
     """To the derivative by θ, at r.gradient; after `forward`.
 
     The derivative by the matrix is the last one of those that begin at r.change.
@@ -468,6 +535,8 @@ def backward(tables, r, w, cayley, permutations, sinkhorn, kronecker):
         elif sinkhorn is not None and kind == SINKHORN:
             u, v = r.u + f * r.scalings_stride, r.v + f * r.scalings_stride
             _sinkhorn_backward(w, G, k, option, inverse, u, v, r.columns, r.rows, r.right, out)
+        elif transport is not None and kind == TRANSPORT:
+            _transport_backward(w, G, k, inverse, r.columns, out)
         else:
             for p in range(k * k):
                 store(w, out + p, load(w, G + p))
@@ -491,9 +560,7 @@ def find_hard(tables, r, w):
 
 
 @_compiled
-def _sweep(
-    share, shares, tables, r, w, theta, slope, out, hard, cayley, permutations, sinkhorn, kronecker
-):
+def _sweep(share, shares, tables, r, w, theta, slope, out, hard, families):
     """The matrices of a share of the tokens, or the gradient of their generators.
 
     Args:
@@ -506,10 +573,7 @@ def _sweep(
         slope: (tokens, d²), the derivative by the matrices; without tokens for the matrices.
         out: (tokens, d²), or (tokens, g) for the gradient.
         hard: (tokens,), set to true where the caller has to do it in another way.
-        cayley: None or true, and so the others: see `families`.
-        permutations: see there.
-        sinkhorn: see there.
-        kronecker: see there.
+        families: see there.
     """
     w = w[share]
     begin, end = bounds(share, shares, theta.shape[0])
@@ -517,12 +581,12 @@ def _sweep(
         for p in range(theta.shape[1]):
             store(w, r.x + p, read(theta, start, p))
         find_hard(tables, r, w)
-        result = forward(tables, r, w, cayley, permutations, sinkhorn, kronecker)
+        result = forward(tables, r, w, *families)
         if slope.shape[0] > 0:
             last = result - r.product + r.change
             for p in range(slope.shape[1]):
                 store(w, last + p, read(slope, start, p))
-            backward(tables, r, w, cayley, permutations, sinkhorn, kronecker)
+            backward(tables, r, w, *families)
             result = r.gradient
         for p in range(out.shape[1]):
             write(out, start, p, load(w, result + p))

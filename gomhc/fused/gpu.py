@@ -28,7 +28,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, Stage
+from gomhc.fused.stages import CAYLEY, PERMUTATIONS, SINKHORN, TRANSPORT, Stage
 from gomhc.maps import permutations
 
 LARGEST_ANGLE = tl.constexpr(1e5)
@@ -109,22 +109,27 @@ def _cayley_forward(
     row,
     out,
     tokens,
+    squared: tl.constexpr,
     d: tl.constexpr,
     s: tl.constexpr,
     D: tl.constexpr,
     S: tl.constexpr,
     T: tl.constexpr,
 ):
+    """Φ(2K − I), or where it is not squared, and s = 1, 2K − I."""
     token, inside = _tokens(tokens, T)
     K = _inverse(theta, row, token, inside, d, s, D, S)
     k = tl.arange(0, D * S)
     place, real = _places(d, s, D, S)
     own = (k[:, None] == k[None, :])[None, :, :]
-    squares = K * K + tl.where(own, 0.25 - K, 0.0)
-    squares = tl.where((real[:, None] & real[None, :])[None, :, :], squares, 0.0)
-    blocks = tl.sum(tl.sum(tl.reshape(squares, (T, D, S, D, S)), 4), 2) * (4.0 / s)
+    if squared:
+        squares = K * K + tl.where(own, 0.25 - K, 0.0)
+        squares = tl.where((real[:, None] & real[None, :])[None, :, :], squares, 0.0)
+        entries = tl.sum(tl.sum(tl.reshape(squares, (T, D, S, D, S)), 4), 2) * (4.0 / s)
+    else:
+        entries = 2.0 * K - tl.where(own, 1.0, 0.0)
     offsets, mask = _square(token, inside, d, D)
-    tl.store(out + offsets, blocks.to(tl.float32).to(out.dtype.element_ty), mask=mask)
+    tl.store(out + offsets, entries.to(tl.float32).to(out.dtype.element_ty), mask=mask)
 
 
 @triton.jit
@@ -147,6 +152,7 @@ def _cayley_backward(
     out,
     out_row,
     tokens,
+    squared: tl.constexpr,
     d: tl.constexpr,
     s: tl.constexpr,
     D: tl.constexpr,
@@ -164,8 +170,9 @@ def _cayley_backward(
     pointers = slope + token[:, None, None] * (d * d) + (i * d + j)[None, :, :]
     mask = inside[:, None, None] & (real[:, None] & real[None, :])[None, :, :]
     G = tl.load(pointers, mask=mask, other=0.0).to(tl.float32).to(tl.float64)
-    own = tl.where((k[:, None] == k[None, :])[None, :, :], 1.0, 0.0)
-    G = G * (2.0 * K - own) * (2.0 / s)
+    if squared:
+        own = tl.where((k[:, None] == k[None, :])[None, :, :], 1.0, 0.0)
+        G = G * (2.0 * K - own) * (2.0 / s)
     R = _product(_product(K, tl.permute(G, (0, 2, 1)), P), K, P)
     R = 2.0 * (R - tl.permute(R, (0, 2, 1)))
     a, b = place[:, None], place[None, :]
@@ -346,6 +353,94 @@ def _sinkhorn_backward(
 
 
 @triton.jit
+def _transport_entry(
+    theta, row, token, inside, columns, rest, i, j, d: tl.constexpr, D: tl.constexpr
+):
+    """An entry, with σ(θ), U − L, whether L is more than zero, and whether U is the column's."""
+    k = tl.arange(0, D)[None, :]
+    own = tl.sum(tl.where(k == j, columns, 0.0), 1)
+    spare = rest - tl.sum(tl.where((k > j) & (k < d), columns, 0.0), 1)
+    forced, over = spare > 0, rest > own
+    low = tl.where(forced, spare, 0.0)
+    width = tl.maximum(tl.where(over, own, rest) - low, 0.0)
+    logit = tl.load(theta + token * row + i * (d - 1) + j, mask=inside, other=0.0)
+    share = 1.0 / (1.0 + tl.exp(-logit.to(tl.float32).to(tl.float64)))
+    return low + width * share, share, width, forced, over
+
+
+@triton.jit
+def _transport_forward(
+    theta,
+    row,
+    out,
+    kept,
+    tokens,
+    keep: tl.constexpr,
+    d: tl.constexpr,
+    D: tl.constexpr,
+    T: tl.constexpr,
+):
+    """See Note [Chart] in `gomhc.transportation`; what the way back needs goes to `kept`."""
+    token, inside = _tokens(tokens, T)
+    k = tl.arange(0, D)[None, :]
+    columns = tl.where(k < d, 1.0, 0.0).to(tl.float64) + tl.zeros((T, D), tl.float64)
+    for i in range(d - 1):
+        rest = tl.full((T,), 1.0, tl.float64)
+        for j in range(d - 1):
+            entry, share, width, forced, over = _transport_entry(
+                theta, row, token, inside, columns, rest, i, j, d, D
+            )
+            if keep:
+                place = kept + (token * ((d - 1) * (d - 1)) + i * (d - 1) + j) * 4
+                tl.store(place, share, mask=inside)
+                tl.store(place + 1, width, mask=inside)
+                tl.store(place + 2, forced.to(tl.float64), mask=inside)
+                tl.store(place + 3, over.to(tl.float64), mask=inside)
+            else:
+                tl.store(out + token * (d * d) + i * d + j, entry.to(tl.float32), mask=inside)
+            columns = tl.where(k == j, tl.maximum(columns - entry[:, None], 0.0), columns)
+            rest = tl.maximum(rest - entry, 0.0)
+        if not keep:
+            tl.store(out + token * (d * d) + i * d + d - 1, rest.to(tl.float32), mask=inside)
+        columns = tl.where(k == d - 1, tl.maximum(columns - rest[:, None], 0.0), columns)
+    if not keep:
+        last = out + token[:, None] * (d * d) + (d - 1) * d + k
+        tl.store(last, columns.to(tl.float32), mask=inside[:, None] & (k < d))
+
+
+@triton.jit
+def _transport_backward(
+    slope, kept, out, out_row, tokens, d: tl.constexpr, D: tl.constexpr, T: tl.constexpr
+):
+    """From the last entry to the first, with derivatives by what is left of row and columns."""
+    token, inside = _tokens(tokens, T)
+    k = tl.arange(0, D)[None, :]
+    G = slope + token * (d * d)
+    last = slope + token[:, None] * (d * d) + (d - 1) * d + k
+    by_columns = tl.load(last, mask=inside[:, None] & (k < d), other=0.0).to(tl.float64)
+    for step in range(d - 1):
+        i = d - 2 - step
+        by_rest = tl.load(G + i * d + d - 1, mask=inside, other=0.0).to(tl.float64)
+        by_rest -= tl.sum(tl.where(k == d - 1, by_columns, 0.0), 1)
+        for back in range(d - 1):
+            j = d - 2 - back
+            place = kept + (token * ((d - 1) * (d - 1)) + i * (d - 1) + j) * 4
+            share = tl.load(place, mask=inside, other=0.0)
+            width = tl.load(place + 1, mask=inside, other=0.0)
+            forced = tl.load(place + 2, mask=inside, other=0.0)
+            over = tl.load(place + 3, mask=inside, other=0.0)
+            by = tl.load(G + i * d + j, mask=inside, other=0.0).to(tl.float64)
+            by -= by_rest + tl.sum(tl.where(k == j, by_columns, 0.0), 1)
+            result = by * width * share * (1.0 - share)
+            pointers = out + token * out_row + i * (d - 1) + j
+            tl.store(pointers, result.to(tl.float32).to(out.dtype.element_ty), mask=inside)
+            by_low, by_high = by * (1.0 - share) * forced, by * share
+            by_rest += by_low + by_high * (1.0 - over)
+            by_columns += tl.where(k == j, (by_high * over)[:, None], 0.0)
+            by_columns -= tl.where((k > j) & (k < d), by_low[:, None], 0.0)
+
+
+@triton.jit
 def _five(token, inside, m: tl.constexpr, M: tl.constexpr, k: tl.constexpr, K: tl.constexpr):
     """Offsets of V ⊗ U, (tokens, mk, mk), as (T, M, K, M, K), and which entries there are."""
     a, i = tl.arange(0, M)[:, None, None, None], tl.arange(0, K)[None, :, None, None]
@@ -421,7 +516,14 @@ def _run(stage: Stage, theta: Tensor, slope: Tensor | None, out: Tensor) -> None
     back = slope is not None
     ends = (theta, theta.stride(0)), ((slope, out, out.stride(0)) if back else (out,))
     if stage.kind == CAYLEY:
-        sizes = {"d": d, "s": stage.option, "D": D, "S": triton.next_power_of_2(stage.option)}
+        s = max(stage.option, 1)
+        sizes = {
+            "d": d,
+            "s": s,
+            "D": D,
+            "S": triton.next_power_of_2(s),
+            "squared": stage.option > 0,
+        }
         kernel = _cayley_backward if back else _cayley_forward
         _launch(kernel, tokens, (D * sizes["S"]) ** 2, *ends[0], *ends[1], tokens, **sizes)
     elif stage.kind == PERMUTATIONS:
@@ -439,6 +541,14 @@ def _run(stage: Stage, theta: Tensor, slope: Tensor | None, out: Tensor) -> None
             _launch(_sinkhorn_backward, tokens, D * D, *arguments, tokens, **sizes)
         else:
             _launch(_sinkhorn_forward, tokens, D * D, *ends[0], out, tokens, **sizes)
+    elif stage.kind == TRANSPORT:
+        good = theta.isfinite().all(1)
+        kept = theta.new_empty((tokens, d - 1, d - 1, 4) if back else 0, dtype=torch.float64)
+        sizes = {"d": d, "D": D}
+        _launch(_transport_forward, tokens, D, *ends[0], out, kept, tokens, keep=back, **sizes)
+        if back:
+            _launch(_transport_backward, tokens, D, slope, kept, *ends[1][1:], tokens, **sizes)
+        out.masked_fill_(~good.unflatten(0, (-1, *[1] * (out.ndim - 1))), float("nan"))
     else:
         good = theta.isfinite().all(1, keepdim=True)
         result = (theta if slope is None else slope.flatten(1)).where(good, float("nan"))

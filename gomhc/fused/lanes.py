@@ -188,6 +188,17 @@ def exceeds(typingctx, value, limit):
 
 
 @intrinsic
+def positive(typingctx, value):
+    """One where a value is above zero, else zero, as for NaN."""
+
+    def generate(context, builder, signature, arguments):
+        above = builder.fcmp_ordered(">", arguments[0], _constant(0.0))
+        return builder.select(above, _constant(1.0), _constant(0.0))
+
+    return lanes(lanes), generate
+
+
+@intrinsic
 def square_root(typingctx, value):
     """Roots."""
 
@@ -233,3 +244,10 @@ def exponential(value):
     for term in _TAYLOR[1:]:
         total = total * r + term
     return total * power
+
+
+@numba.njit(nogil=True)
+def sigmoid(value):
+    """1 / (1 + exp(−value)), to the last bits; beyond ±600 that of ±600."""
+    value = maximum(fill(-600.0), 0.0 - maximum(fill(-600.0), 0.0 - value))
+    return 1.0 / (1.0 + exponential(0.0 - value))

@@ -37,7 +37,9 @@ def matrices(
     d = X.shape[-2]
     sizes = [len(bias) - 2 * d, d, d]
     x = X.flatten(-2) if weight.shape[1] == d * X.shape[-1] else X.mean(-2)
-    dynamic = F.linear(F.rms_norm(x, x.shape[-1:]), weight)
+    # PyTorch up to 2.6 adds bfloat16's own rounding, 0.008, to the mean square.
+    eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
+    dynamic = F.linear(F.rms_norm(x, x.shape[-1:], eps=eps), weight)
     with full_precision(X):
         wide = torch.promote_types(dynamic.dtype, torch.float32)
         parts, static = dynamic.to(wide).split(sizes, -1), bias.to(wide).split(sizes)
@@ -84,7 +86,7 @@ def _plan(flat: tuple[int, ...]) -> tuple[Any, ...]:
     from gomhc.fused.cpu import families, room
 
     stages = stages_of(flat) or (Stage(FREE, 1),)
-    needed = families(stages) if flat else (None,) * 4
+    needed = families(stages) if flat else (None,) * 5
     return tables(stages), room(stages), bool(flat) or None, needed
 
 
@@ -315,8 +317,8 @@ def _(
     alpha: Tensor,
     *rest: Any,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    first = X.new_empty(X.shape)
-    return first, torch.empty_like(weight), torch.empty_like(bias), torch.empty_like(alpha)
+    first, second, third, fourth = (x.new_empty(x.shape) for x in (X, weight, bias, alpha))
+    return first, second, third, fourth
 
 
 @write_streams.register_fake

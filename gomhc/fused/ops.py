@@ -35,7 +35,7 @@ def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> T
 
     def work(shares: int, arrays: Sequence[np.ndarray]) -> None:
         w = np.empty((shares, r.lanes * WIDTH))
-        spread(sweep, shares, tables(stages), r, w, *arrays, *families(stages))
+        spread(sweep, shares, tables(stages), r, w, *arrays, families(stages))
 
     if whole:
         shares = max(1, min(torch.get_num_threads(), whole // SHARE))

@@ -20,8 +20,9 @@ from gomhc.maps import (
     sinkhorn_knopp,
     skew_symmetric,
 )
+from gomhc.transportation import transportation
 
-CAYLEY, PERMUTATIONS, SINKHORN, FREE = range(4)
+CAYLEY, PERMUTATIONS, SINKHORN, FREE, TRANSPORT = range(5)
 
 
 class Stage(NamedTuple):
@@ -30,7 +31,8 @@ class Stage(NamedTuple):
     Attributes:
         kind: one of the constants above.
         size: order of its matrix.
-        option: block size s of `CAYLEY`, iterations of `SINKHORN`; else 0.
+        option: block size s of `CAYLEY`, 0 there for the orthogonal matrix itself; iterations of
+            `SINKHORN`; else 0.
     """
 
     kind: int
@@ -38,13 +40,19 @@ class Stage(NamedTuple):
     option: int = 0
 
     @property
+    def order(self) -> int:
+        """Of the matrix that it works with: of `CAYLEY` the orthogonal one."""
+        return self.size * max(self.option, 1) if self.kind == CAYLEY else self.size
+
+    @property
     def num_parameters(self) -> int:
         """Size of its θ."""
         if self.kind == CAYLEY:
-            n = self.size * self.option
-            return n * (n - 1) // 2
+            return self.order * (self.order - 1) // 2
         if self.kind == PERMUTATIONS:
             return math.factorial(self.size)
+        if self.kind == TRANSPORT:
+            return (self.size - 1) ** 2
         return self.size**2
 
 
@@ -87,9 +95,12 @@ def reference(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Floa
 
 def _matrix(theta: Tensor, stage: Stage) -> Tensor:
     if stage.kind == CAYLEY:
-        return block_frobenius(cayley(skew_symmetric(theta)), stage.option)
+        Q = cayley(skew_symmetric(theta))
+        return block_frobenius(Q, stage.option) if stage.option else Q
     if stage.kind == PERMUTATIONS:
         matrices = permutation_matrices(stage.size).to(theta)
         return torch.einsum("...k,kij->...ij", theta.softmax(-1), matrices)
+    if stage.kind == TRANSPORT:
+        return transportation(theta)
     square = theta.unflatten(-1, (stage.size, stage.size))
     return sinkhorn_knopp(square, stage.option) if stage.kind == SINKHORN else square

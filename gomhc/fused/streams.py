@@ -22,12 +22,11 @@ import numpy as np
 from gomhc.fused.caching import cached
 from gomhc.fused.cpu import LARGEST_LOGIT, backward, find_hard, forward
 from gomhc.fused.entries import get, put
-from gomhc.fused.lanes import WIDTH, exceeds, exponential, fill, load, maximum, store
+from gomhc.fused.lanes import WIDTH, exceeds, fill, load, sigmoid, store
 from gomhc.fused.threads import run
 
 NOTHING = np.float32(0.0), None, 0, np.float32(0.0), None, 0
 CHUNK = 64  # tokens
-LARGEST_GATE = 40.0  # σ of more is 1
 _options: dict[str, Any] = {
     "error_model": "numpy",
     "nogil": True,
@@ -101,12 +100,6 @@ def _blend(out, o, row, weights, k, step, x, i, d, n, p, y, iy, q, z, iz):
 
 
 @_compiled
-def _sigmoid(z):
-    z = maximum(fill(-LARGEST_GATE), 0.0 - maximum(fill(-LARGEST_GATE), 0.0 - z))
-    return 1.0 / (1.0 + exponential(0.0 - z))
-
-
-@_compiled
 def _small(tables, r, w, products, scales, bias, alpha, d, start, tokens, mixing, families):
     """From x'W to θ and gates of eight tokens, and H_res; returns where that begins."""
     g = bias.size - 2 * d
@@ -123,7 +116,7 @@ def _small(tables, r, w, products, scales, bias, alpha, d, start, tokens, mixing
         a = alpha[1] if k < d else alpha[2]
         z = load(w, raw + g + k) * load(w, scale) * a + bias[g + k]
         flag = flag + exceeds(z, LARGEST_LOGIT)
-        store(w, gates + k, _sigmoid(z))
+        store(w, gates + k, sigmoid(z))
     if mixing is None:
         store(w, r.hard, flag)
         return 0

@@ -9,8 +9,10 @@ from gomhc.mixers.base import Mixer
 from gomhc.mixers.birkhoff_von_neumann import BirkhoffVonNeumann
 from gomhc.mixers.identity import Identity
 from gomhc.mixers.kronecker import Kronecker, kromhc, kron_go
+from gomhc.mixers.orthogonal import Orthogonal
 from gomhc.mixers.orthostochastic import Orthostochastic
 from gomhc.mixers.sinkhorn import Sinkhorn
+from gomhc.mixers.transport import Transport
 from gomhc.mixers.unconstrained import Unconstrained
 
 __all__ = [
@@ -19,8 +21,10 @@ __all__ = [
     "Identity",
     "Kronecker",
     "Mixer",
+    "Orthogonal",
     "Orthostochastic",
     "Sinkhorn",
+    "Transport",
     "Unconstrained",
     "make_mixer",
 ]
@@ -33,6 +37,8 @@ MIXERS: dict[str, Callable[..., Mixer]] = {
     "kromhc": kromhc,
     "go-mhc": Orthostochastic,
     "kron-go": kron_go,
+    "orthogonal": Orthogonal,
+    "transport": Transport,
 }
 
 

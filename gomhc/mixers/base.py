@@ -24,6 +24,8 @@ class Mixer(nn.Module, ABC):
         d: number of streams.
         num_parameters: g, the size of θ.
         exact: whether H_res is doubly stochastic in real arithmetic for every θ.
+        isometric: whether it keeps lengths, ‖H_res X‖ = ‖X‖, in real arithmetic for every θ: then
+            all its singular values are 1, as are those of a composite.
         backend: "auto" takes the fused path where there is one, "reference" never does, and "fused"
             insists: see `make_mixer` and `backend_report`.
 
@@ -34,12 +36,13 @@ class Mixer(nn.Module, ABC):
     d: int
     num_parameters: int
     exact: bool
+    isometric: bool = False
     backend: Backend = "auto"
 
     def __init_subclass__(cls) -> None:
         """Another map must not inherit the compiled form of the one that it replaces."""
         super().__init_subclass__()
-        if "mix" in vars(cls) and "stages" not in vars(cls):
+        if {"mix", "forward"} & vars(cls).keys() and "stages" not in vars(cls):
             cls.stages = Mixer.stages  # type: ignore[method-assign]
 
     def __init__(self, d: int, num_parameters: int) -> None:
@@ -161,9 +164,12 @@ def check_start(generator: torch.Generator | None, off_diagonal_mass: float) -> 
         raise ValueError(f"expected off_diagonal_mass in (0, 1), got {off_diagonal_mass}")
 
 
-def near_identity(d: int, off_diagonal_mass: float) -> Float[Tensor, "d d"]:
+def near_identity(
+    d: int, off_diagonal_mass: float, dtype: torch.dtype | None = None
+) -> Float[Tensor, "d d"]:
     """Doubly stochastic matrix with the mass spread evenly off the diagonal (none for d = 1)."""
     if d == 1:
-        return torch.ones(1, 1)
+        return torch.ones(1, 1, dtype=dtype)
     share = off_diagonal_mass / (d - 1)
-    return torch.full((d, d), share) + (1 - off_diagonal_mass - share) * torch.eye(d)
+    diagonal = (1 - off_diagonal_mass - share) * torch.eye(d, dtype=dtype)
+    return torch.full((d, d), share, dtype=dtype) + diagonal

@@ -17,6 +17,7 @@ class Identity(Mixer):
     """
 
     exact = True
+    isometric = True
 
     def __init__(self, d: int) -> None:
         d = check_count("number of streams d", d, least=1)

@@ -41,6 +41,7 @@ class Kronecker(Mixer):
             num_parameters=sum(factor.num_parameters for factor in factors),
         )
         self.exact = all(factor.exact for factor in factors)
+        self.isometric = all(factor.isometric for factor in factors)
         self._factors = nn.ModuleList(factors)
         _ = self.backend  # raises where the factors contradict each other
 

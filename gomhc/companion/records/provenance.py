@@ -16,10 +16,9 @@ from gomhc.companion.records.shape import Provenance, Record, check_name, check_
 
 PACKAGE = Path(__file__).resolve().parents[2]
 # Distributions by what they are imported as: those whose arithmetic may stand in a record.
-LIBRARIES = {
-    name: name for name in ("gomhc", "torch", "numpy", "scipy", "numba", "clarabel", "tokenizers")
-}
-LIBRARIES |= {"triton": "triton", "ot": "POT", "hyper_connections": "hyper-connections"}
+_SAME = "gomhc torch numpy scipy numba clarabel tokenizers triton transformers"
+LIBRARIES = {name: name for name in _SAME.split()}
+LIBRARIES |= {"ot": "POT", "hyper_connections": "hyper-connections"}
 
 
 def make(
