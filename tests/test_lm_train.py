@@ -431,7 +431,7 @@ def test_the_command(tmp_path, capsys):
     [
         (["--data", "nowhere.txt"], "tinystories or a text file, got 'nowhere.txt'"),
         (["--mixer", "kromhc", "--streams", "3"], "kromhc"),
-        (["--mixer", "mhc", "--block-size-s", "2"], "for mhc the options iterations; got s"),
+        (["--mixer", "mhc", "--block-size-s", "2"], "the options iterations, factors; got s"),
         (["--device", "abacus"], "expected a device auto, cpu or cuda, got 'abacus'"),
         (["--out", __file__], "expected a folder to write to"),
         (["--final", "-3"], "expected final in"),

@@ -293,10 +293,34 @@ def test_sizes_are_integers(name, d, options, message, unchecked):
 
 
 def test_an_option_the_family_does_not_have():
-    with pytest.raises(TypeError, match="for go-mhc the options s; got iterations"):
+    with pytest.raises(TypeError, match="for go-mhc the options s, factors; got iterations"):
         make_mixer("go-mhc", 4, iterations=20)
-    with pytest.raises(TypeError, match="for hc no options; got s"):
+    with pytest.raises(TypeError, match="for hc the options factors; got s"):
         make_mixer("hc", 4, s=2)
+
+
+@pytest.mark.parametrize("name", MIXERS)
+def test_any_family_has_products(name, generator):
+    product = make_mixer(name, 6, factors=(2, 3))
+    factors = [make_mixer(PARTS.get(name, name), size) for size in (2, 3)]
+    assert (product.d, product.exact) == (6, all(factor.exact for factor in factors))
+    theta = draw(product, 5, generator=generator)
+    parts = theta.split([factor.num_parameters for factor in factors], -1)
+    expected = gomhc.kronecker([f(part) for f, part in zip(factors, parts, strict=True)])
+    torch.testing.assert_close(product(theta), expected)
+
+
+PARTS = {"kromhc": "mhc-lite", "kron-go": "go-mhc"}
+
+
+def test_options_of_a_product_are_those_of_its_factors(unchecked):
+    product = make_mixer("mhc", 6, factors=(3, 2), iterations=7, backend="reference")
+    assert [factor.iterations for factor in product.factors] == [7, 7]
+    assert product.backend == "reference"
+    with pytest.raises(ValueError, match=r"transport: expected factors with product d = 8, got"):
+        make_mixer("transport", 8, factors=(2, 2))
+    with pytest.raises(TypeError, match=r"transport factor as an integer, got 2\.0"):
+        make_mixer("transport", 4, factors=(2.0, 2))
 
 
 def test_sizes_may_be_integers_of_numpy(unchecked):

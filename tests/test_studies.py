@@ -44,7 +44,7 @@ def test_labels_name_mixers(label, name, d, options, generator):
 @pytest.mark.parametrize(
     ("label", "error", "message"),
     [
-        ("", ValueError, "go-mhc, kron-go; got ''"),
+        ("", ValueError, "orthogonal, transport; got ''"),
         ("go-mhc s=two", ValueError, "got 'go-mhc s=two'"),
         ("go-mhc s2", ValueError, "expected a label such as 'go-mhc s=2', got 'go-mhc s2'"),
         ("go-mhc s=1 s=2", ValueError, "got 'go-mhc s=1 s=2'"),

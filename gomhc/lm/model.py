@@ -64,7 +64,8 @@ class GPTConfig:
         d: number of streams. This and what follows is for mixers alone: "residual" has one stream.
         s: block size of go-mhc and kron-go; theirs if None.
         iterations: of mhc; its own if None.
-        factors: of kromhc and kron-go; theirs if None.
+        factors: of a Kronecker product of mixers of this family; None for none, but of kromhc and
+            kron-go theirs.
         off_diagonal_mass: of H_res at the start, in (0, 1); identity has none, whatever it is.
         dead_start: whether θ starts at 0 instead, where go-mhc has no gradient; it takes no
             off_diagonal_mass.

@@ -107,7 +107,7 @@ def kromhc(d: int, factors: Iterable[int] | None = None) -> Kronecker:
                 f"factors=(i_1, i_2, …) with product d; got d = {d} and no factors"
             )
         factors = (2,) * (d.bit_length() - 1) or (1,)
-    sizes = _checked_factors("kromhc", d, factors)
+    sizes = checked_factors("kromhc", d, factors)
     return Kronecker([BirkhoffVonNeumann(size) for size in sizes])
 
 
@@ -134,11 +134,12 @@ def kron_go(d: int, factors: Iterable[int] | None = None, s: int = 2) -> Kroneck
                 f"with product d; got the prime d = {d} and no factors"
             )
         factors = (small, d // small)
-    sizes = _checked_factors("kron-go", d, factors)
+    sizes = checked_factors("kron-go", d, factors)
     return Kronecker([Orthostochastic(size, s) for size in sizes])
 
 
-def _checked_factors(name: str, d: int, factors: Iterable[int]) -> list[int]:
+def checked_factors(name: str, d: int, factors: Iterable[int]) -> list[int]:
+    """Sizes of a product's factors as ints; ValueError unless they multiply to d."""
     if not isinstance(factors, Iterable):
         raise ValueError(f"{name}: expected factors as a sequence of sizes, got {factors!r}")
     sizes = [check_count(f"{name} factor", size, least=1) for size in factors]

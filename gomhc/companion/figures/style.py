@@ -23,6 +23,9 @@ COLORS = {
     "kromhc": "#56B4E9",
     "go-mhc": "#0072B2",
     "kron-go": "#009E73",
+    # The palette ends here; two of Tol's that keep apart from it.
+    "orthogonal": "#882255",
+    "transport": "#999933",
 }
 DASHES = ["-", "--", "-.", ":", (0, (5, 1, 1, 1, 1, 1)), (0, (1, 3))]
 THIN_DASHES = [":", "--"]

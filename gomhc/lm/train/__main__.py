@@ -46,7 +46,9 @@ def _parser() -> argparse.ArgumentParser:
     streams.add_argument(
         "--block-size-s", type=int, dest="s", metavar="S", help="s of go-mhc and kron-go"
     )
-    streams.add_argument("--factors", type=int, nargs="+", help="of kromhc and kron-go")
+    streams.add_argument(
+        "--factors", type=int, nargs="+", help="of a Kronecker product of such mixers"
+    )
     streams.add_argument("--iterations", type=int, help="of mhc")
     streams.add_argument(
         "--off-diagonal-mass", type=float, help=f"of H_res at first ({model['off_diagonal_mass']})"
