@@ -23,9 +23,9 @@ from torch import Tensor, nn
 
 import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
-from benchmarks.mixers import SEED, bandwidth, both_ways, methods, seconds
-from gomhc.companion import probes, records
-from gomhc.companion.studies.base import BENCHMARKS, Outcome, Probe, mixer
+from benchmarks.mixers import SEED, bandwidth, both_ways, methods, run, seconds
+from gomhc.companion import probes
+from gomhc.companion.studies.base import Outcome, Probe, mixer
 from gomhc.companion.studies.language_models import ARMS
 from gomhc.fused.layer import (
     read_streams,
@@ -53,6 +53,11 @@ def turns(calls: dict[str, Call], device: str, rounds: int) -> dict[str, dict[st
     for _ in range(rounds):
         for name, call in calls.items():
             spent[name].append(seconds(call, device))
+    return summary(spent)
+
+
+def summary(spent: dict[str, list[float]]) -> dict[str, dict[str, float]]:
+    """The fastest and the median of every list."""
     return {
         name: {"fastest": min(own), "median": statistics.median(own)} for name, own in spent.items()
     }
@@ -91,9 +96,7 @@ def without_clocks(presets: Sequence[str], width: int, tokens: int) -> Outcome:
             "gradients": [gradient.norm().item() for gradient in gradients],
         }
     for name in presets:
-        each = {arm: multiplications(preset(name, **own)) for arm, own in ARMS.items()}
-        bounds = {arm: plain / (plain + more) for arm, (plain, more) in each.items()}
-        metrics["bounds"][name] = bounds
+        metrics["bounds"][name] = {arm: bound(preset(name, **own)) for arm, own in ARMS.items()}
     return Outcome(metrics, {})
 
 
@@ -161,9 +164,7 @@ def behind(tokens: int, device: str, rounds: int) -> dict[str, dict[str, float]]
                     if before is not None:
                         before()
                     spent.setdefault(f"{name}: {place}", []).append(seconds(call, device))
-    return {
-        name: {"fastest": min(own), "median": statistics.median(own)} for name, own in spent.items()
-    }
+    return summary(spent)
 
 
 # The layer
@@ -225,16 +226,8 @@ def layer_table(
         given = folded if in_batch else X
         slope = torch.randn(given.shape, generator=source).to(device)
         trained = [given, *module.parameters()]
-
-        def step(
-            module: nn.Module = module,
-            given: Tensor = given,
-            slope: Tensor = slope,
-            trained: list[Tensor] = trained,
-        ) -> None:
-            torch.autograd.grad(module(given), trained, slope, allow_unused=True)
-
-        calls[name], kept[name] = step, saved(step)
+        calls[name] = step = functools.partial(_both_ways, module, trained, slope)
+        kept[name] = saved(step)
     floor = batch * length * floor_bytes(width) / speed
     least = X.numel() * 4 * (D + 1) // D  # streams and answer
     return [
@@ -312,7 +305,7 @@ def large_table(
 
 
 def _both_ways(module: nn.Module, trained: list[Tensor], slope: Tensor) -> None:
-    torch.autograd.grad(module(trained[0]), trained, slope)
+    torch.autograd.grad(module(trained[0]), trained, slope, allow_unused=True)
 
 
 def _repeat(call: Call, times: int) -> None:
@@ -332,6 +325,12 @@ def multiplications(config: GPTConfig) -> tuple[float, float]:
         return plain, 0.0
     d = mixing.d
     return plain, 2 * layers * C * ((mixing.num_parameters + 2 * d) * d + d * d + 2 * d)
+
+
+def bound(config: GPTConfig) -> float:
+    """Share of the residual's speed that these leave, see the head of this module."""
+    plain, more = multiplications(config)
+    return plain / (plain + more)
 
 
 def models(name: str, device: str, compiled: bool, rounds: int) -> dict[str, dict[str, float]]:
@@ -358,8 +357,7 @@ def models(name: str, device: str, compiled: bool, rounds: int) -> dict[str, dic
 
         step()
         calls[arm], kept[arm] = step, peak(step) if device == "cuda" else saved(step)
-        plain, more = multiplications(config)
-        bounds[arm] = plain / (plain + more)
+        bounds[arm] = bound(config)
     spent = turns(calls, device, rounds)
     count = BATCHES[name] * preset(name).block
     return {
@@ -493,12 +491,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "rounds": options.rounds,
         "large": options.large,
     }
-    if options.out is None:
-        compare(**config)
-        return
-    name = "benchmarks/layer-gpu" if options.device == "cuda" else "benchmarks/layer-cpu"
-    record = records.make(name, compare, config, [SEED], BENCHMARKS[name])
-    print(f"\nrecord: {records.save(record, options.out)}")
+    run("layer", compare, config, options.out)
 
 
 if __name__ == "__main__":

@@ -346,6 +346,18 @@ def compare(tokens: Sequence[int], sizes: Sequence[int], device: str, rounds: in
     return Outcome(metrics, {})
 
 
+def run(
+    kind: str, compare: Callable[..., Outcome], config: dict[str, Any], out: Path | None
+) -> None:
+    """Compare, and put a record of it into a folder if there is one."""
+    if out is None:
+        compare(**config)
+        return
+    name = f"benchmarks/{kind}-{'gpu' if config['device'] == 'cuda' else 'cpu'}"
+    record = records.make(name, compare, config, [SEED], BENCHMARKS[name])
+    print(f"\nrecord: {records.save(record, out)}")
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(
@@ -370,12 +382,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         "device": options.device,
         "rounds": options.rounds,
     }
-    if options.out is None:
-        compare(**config)
-        return
-    name = "benchmarks/mixers-gpu" if options.device == "cuda" else "benchmarks/mixers-cpu"
-    record = records.make(name, compare, config, [SEED], BENCHMARKS[name])
-    print(f"\nrecord: {records.save(record, options.out)}")
+    run("mixers", compare, config, options.out)
 
 
 if __name__ == "__main__":
