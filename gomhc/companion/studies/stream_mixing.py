@@ -390,6 +390,7 @@ def starts(
 
 
 LEARNING_RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
+_LATER = ["orthogonal", "transport"]  # what came after the paper
 
 
 def _released_labels(d: int) -> list[str]:
@@ -397,7 +398,7 @@ def _released_labels(d: int) -> list[str]:
     labels = ["go-mhc s=2"]
     labels += ["mhc-lite"] * (d <= 6) + ["kromhc"] * (d & (d - 1) == 0)
     labels += ["mhc", "go-mhc s=1"] + ["kron-go s=2"] * (d > 3)
-    return labels
+    return [*labels, *_LATER]
 
 
 def _released_unit(d: int) -> Unit:
@@ -410,7 +411,10 @@ def _released_unit(d: int) -> Unit:
 
 
 _SEEDS = [0, 1, 2, 3, 4, 5]
-_ALL = ["mhc", "mhc-lite", "kromhc", "go-mhc s=1", "go-mhc s=2", "go-mhc s=3", "kron-go s=2", "hc"]
+_ALL = [
+    *("mhc", "mhc-lite", "kromhc", "go-mhc s=1", "go-mhc s=2", "go-mhc s=3", "kron-go s=2", "hc"),
+    *_LATER,
+]
 
 UNITS = [
     *(_released_unit(d) for d in (2, 3, 4, 6, 8, 16, 32, 64)),
