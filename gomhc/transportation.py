@@ -15,6 +15,8 @@ Note [Kinks]
     the branch taken: of 0 in L, and of r in U.
 """
 
+from itertools import accumulate
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -41,15 +43,15 @@ def transportation(theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d 
     m = round(theta.shape[-1] ** 0.5) if theta.ndim else 0
     if theta.ndim == 0 or m * m != theta.shape[-1]:
         raise ValueError(f"expected a trailing size (d − 1)², got shape {tuple(theta.shape)}")
-    share = theta.sigmoid().unflatten(-1, (m, m)) if m else theta.new_empty(0)
+    shares = iter(theta.sigmoid().unbind(-1))
     one = theta.new_ones(theta.shape[:-1])
     columns = [one] * (m + 1)
     rows = []
-    for i in range(m):
-        rest, row = one, []
+    for _ in range(m):
+        rest, row, right = one, [], _right(columns)
         for j in range(m):
-            low, high = _bounds(rest, columns, j)
-            entry = low + (high - low) * share[..., i, j]
+            low, high = _bounds(rest, columns[j], right[j])
+            entry = low + (high - low) * next(shares)
             rest, columns[j] = _less(rest, entry), _less(columns[j], entry)
             row.append(entry)
         columns[m] = _less(columns[m], rest)
@@ -57,11 +59,16 @@ def transportation(theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d 
     return torch.stack([*rows, torch.stack(columns, -1)], -2)
 
 
-def _bounds(rest: Tensor, columns: list[Tensor], j: int) -> tuple[Tensor, Tensor]:
+def _right(columns: list[Tensor]) -> list[Tensor]:
+    """What is left of the columns to the right of each: a row is filled before they change."""
+    return list(accumulate(columns[:0:-1]))[::-1]
+
+
+def _bounds(rest: Tensor, column: Tensor, right: Tensor) -> tuple[Tensor, Tensor]:
     """L and U of an entry, see Note [Chart] and Note [Kinks]."""
-    spare = rest - torch.stack(columns[j + 1 :]).sum(0)
+    spare = rest - right
     low = torch.where(spare > 0, spare, 0)
-    high = torch.where(rest <= columns[j], rest, columns[j])
+    high = torch.where(rest <= column, rest, column)
     return low, torch.where(high < low, low, high)  # by rounding
 
 
@@ -96,9 +103,9 @@ def inverse_transportation(B: Float[Tensor, "d d"]) -> Float[Tensor, " g"]:
     columns = list(wide.new_ones(m + 1))
     theta = []
     for i in range(m):
-        rest = wide.new_ones(())
+        rest, right = wide.new_ones(()), _right(columns)
         for j in range(m):
-            low, high = _bounds(rest, columns, j)
+            low, high = _bounds(rest, columns[j], right[j])
             entry = wide[i, j]
             if not min(entry - low, high - entry) > least:
                 raise ValueError(

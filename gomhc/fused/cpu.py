@@ -404,11 +404,14 @@ def _transport(w, x, d, kept, columns, B):
     for k in range(d):
         store(w, columns + k, fill(1.0))
     for i in range(d - 1):
+        # What is left of the columns to the right waits where the row's entries will stand.
+        right = fill(0.0)
+        for j in range(d - 2, -1, -1):
+            right = right + load(w, columns + j + 1)
+            store(w, B + i * d + j, right)
         rest = fill(1.0)
         for j in range(d - 1):
-            own, spare = load(w, columns + j), rest
-            for k in range(j + 1, d):
-                spare = spare - load(w, columns + k)
+            own, spare = load(w, columns + j), rest - load(w, B + i * d + j)
             over, low = positive(rest - own), maximum(spare, fill(0.0))
             high = maximum(over * own + (1.0 - over) * rest, low)
             share = sigmoid(load(w, x))
@@ -447,8 +450,12 @@ def _transport_backward(w, G, d, kept, by_columns, gradient):
             by_low, by_high = by * (1.0 - share) * forced, by * share
             by_rest = by_rest + by_low + by_high * (1.0 - over)
             store(w, by_columns + j, load(w, by_columns + j) + by_high * over)
-            for k in range(j + 1, d):
-                store(w, by_columns + k, load(w, by_columns + k) - by_low)
+            store(w, kept, by_low)
+        # Each column stood to the right of all before it.
+        by_right = fill(0.0)
+        for j in range(d - 1):
+            by_right = by_right + load(w, kept + 4 * j)
+            store(w, by_columns + j + 1, load(w, by_columns + j + 1) - by_right)
 
 
 @_compiled

@@ -1,4 +1,4 @@
-"""The ledger: what the two papers claim, how each claim is judged, and what came of it.
+"""The ledger: what the papers claim, how each claim is judged, and what came of it.
 
 A `Claim` fixes what is said, where, and the criterion; `ledger` turns every claim into a
 `Verdict` from stored records alone. Where a record is missing the verdict is "not tested", with the
@@ -13,7 +13,7 @@ Note [Criteria]
 
 from pathlib import Path
 
-from gomhc.companion.claims import cost, language_models, reach, stream_mixing
+from gomhc.companion.claims import cost, language_models, later, reach, stream_mixing
 from gomhc.companion.claims.answers import ANSWERS
 from gomhc.companion.claims.base import GROUPS, Claim, Verdict, judged, reader
 from gomhc.companion.claims.tables import ledger_details, ledger_summary, ledger_table
@@ -29,7 +29,7 @@ __all__ = [
     "ledger_table",
 ]
 
-_TOPICS = (reach, stream_mixing, cost, language_models)
+_TOPICS = (reach, stream_mixing, cost, later, language_models)
 CLAIMS: tuple[Claim, ...] = tuple(
     sorted(
         (claim for topic in _TOPICS for claim in topic.CLAIMS),

@@ -30,7 +30,7 @@ NAMES = {
 }
 
 # Headings of the ledger, in its order
-CONSTRUCTION, REACH, MINIMUM, SPEED, FIGURES, COMPOSITION, KROMHC, LANGUAGE = GROUPS = (
+CONSTRUCTION, REACH, MINIMUM, SPEED, FIGURES, COMPOSITION, KROMHC, LATER, LANGUAGE = GROUPS = (
     "The construction",
     "Reach and spectra",
     "Stream mixing: the minimum",
@@ -38,9 +38,26 @@ CONSTRUCTION, REACH, MINIMUM, SPEED, FIGURES, COMPOSITION, KROMHC, LANGUAGE = GR
     "Stream mixing: the published numbers",
     "Composition and cost",
     "KromHC, mHC and mHC-lite",
+    "After the paper: rotations, and a chart of the polytope",
     "Language models",
 )
 ABSTRACT, KROMHC_ABSTRACT = "go-mHC, abstract", "KromHC, abstract"
+
+
+_CHAPTERS = (
+    "01-residual-streams",
+    "02-derivation",
+    "03-birkhoff-polytope",
+    "04-spectra",
+    "05-stream-mixing",
+    "06-composition-and-cost",
+    "07-language-model",
+)
+
+
+def figure(chapter: int, name: str) -> str:
+    """Where a figure of a chapter is."""
+    return f"notebooks/{_CHAPTERS[chapter - 1]}.ipynb#fig-{name}"
 
 
 class Finding(NamedTuple):

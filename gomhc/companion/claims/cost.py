@@ -17,6 +17,7 @@ from gomhc.companion.claims.base import (
     Number,
     Records,
     by_d,
+    figure,
     grade,
 )
 
@@ -184,7 +185,6 @@ _COMPOSED = (
     f"to targets, with FLOPs within a factor of {SIMILAR},"
 )
 _EVERY_D = "Holds if so at d = 4, 8, 16 and 64; with a caveat if at some."
-_CH6 = "notebooks/06-composition-and-cost.ipynb#fig-"
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -195,7 +195,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"Holds if the fitted exponent of the FLOPs in d is within {EXPONENT} of 3 for s = 1, 2, 3 "
         f"and that of the measured time at most {3 + EXPONENT}; with a caveat if only the FLOPs "
         "agree.",
-        f"{_CH6}scaling",
+        figure(6, "scaling"),
         ("cost/flops", "cost/time"),
         _cubic,
     ),
@@ -206,7 +206,7 @@ CLAIMS: tuple[Claim, ...] = (
         "FLOPs.",
         ABSTRACT,
         f"{_COMPOSED} between KromHC as published, of 2×2 factors, and go-mHC (s = 2). {_EVERY_D}",
-        f"{_CH6}pareto",
+        figure(6, "pareto"),
         _PARETO,
         _composition("kromhc"),
     ),
@@ -217,7 +217,7 @@ CLAIMS: tuple[Claim, ...] = (
         "factors does not at similar FLOPs.",
         f"{ABSTRACT}; our extension",
         f"{_COMPOSED} between the best KromHC of any factors and go-mHC (s = 2). {_EVERY_D}",
-        f"{_CH6}pareto",
+        figure(6, "pareto"),
         _PARETO,
         _composition("kromhc.*"),
     ),
@@ -227,7 +227,7 @@ CLAIMS: tuple[Claim, ...] = (
         "go-mHC with s = 2 asks for fewer numbers than mHC-lite only from d = 5 on.",
         "consequence of the formulas of go-mHC and mHC-lite",
         "Of the d tested, the generator of go-mHC (s = 2) is smaller from d = 5 on and not before.",
-        f"{_CH6}scaling",
+        figure(6, "scaling"),
         ("cost/parameters",),
         _cheaper_than_lite,
     ),
@@ -238,7 +238,7 @@ CLAIMS: tuple[Claim, ...] = (
         KROMHC_ABSTRACT,
         f"The exponent in the number of streams between the two largest tested is within "
         f"{EXPONENT} of 3.",
-        f"{_CH6}scaling",
+        figure(6, "scaling"),
         ("cost/parameters",),
         _parameter_exponent("mhc", 3),
     ),
@@ -249,7 +249,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{KROMHC_ABSTRACT}; go-mHC, abstract",
         "The generator has d! numbers at every d tested, and the parameters over d·d! change by "
         f"less than {FACTORIAL:.0%} between the two largest d.",
-        f"{_CH6}scaling",
+        figure(6, "scaling"),
         ("cost/parameters",),
         _factorial,
     ),
@@ -260,7 +260,7 @@ CLAIMS: tuple[Claim, ...] = (
         KROMHC_ABSTRACT,
         f"The exponent in the number of streams between the two largest tested is within "
         f"{EXPONENT} of 2.",
-        f"{_CH6}scaling",
+        figure(6, "scaling"),
         ("cost/parameters",),
         _parameter_exponent("kromhc", 2),
     ),
@@ -271,7 +271,7 @@ CLAIMS: tuple[Claim, ...] = (
         KROMHC_ABSTRACT,
         f"A hyper-connection with it has at most {FEWER:.0%} of the parameters of the leaner of "
         "mHC and mHC-lite at every d from 4 on; with a caveat if at some.",
-        f"{_CH6}scaling",
+        figure(6, "scaling"),
         ("cost/parameters",),
         _fewer_parameters,
     ),

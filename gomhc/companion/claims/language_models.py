@@ -27,6 +27,7 @@ from gomhc.companion.claims.base import (
     Finding,
     Number,
     Records,
+    figure,
     grade,
     number,
     span,
@@ -40,7 +41,6 @@ MODELS = {
     "book": "the GPT `nano` of chapter 7",
     "full": "the GPT `small` of chapter 7",
 }
-FIGURE = "notebooks/07-language-model.ipynb#"
 
 
 class _Difference(NamedTuple):
@@ -265,7 +265,7 @@ def _claims(profile: str) -> list[Claim]:
             f"KromHC matches or beats other mHC variants in language models: {model}.",
             KROMHC_ABSTRACT,
             f"{within} The others are mHC, mHC-lite and go-mHC.",
-            f"{FIGURE}fig-lm-losses",
+            figure(7, "lm-losses"),
             _names(profile, ("kromhc", "mhc", "mhc-lite", GO)),
             _no_worse(profile, "kromhc", ("mhc", "mhc-lite", GO)),
         ),
@@ -275,7 +275,7 @@ def _claims(profile: str) -> list[Claim]:
             f"go-mHC works in a language model as well as what came before it: {model}.",
             f"{ABSTRACT}; our criterion",
             f"{within} The others are the plain residual, identity, mHC-lite, KromHC and mHC.",
-            f"{FIGURE}fig-lm-losses",
+            figure(7, "lm-losses"),
             _names(profile, (GO, *others)),
             _no_worse(profile, GO, others),
         ),
@@ -287,7 +287,7 @@ def _claims(profile: str) -> list[Claim]:
             f"{paired} go-mHC (s = 2) against identity, which reads and writes the same streams "
             "and does not mix them. Holds if the 95 % interval of the paired difference is below "
             "0; with a caveat if only the mean is.",
-            f"{FIGURE}fig-lm-losses",
+            figure(7, "lm-losses"),
             _names(profile, (GO, "identity")),
             _mixing(profile),
         ),
@@ -302,7 +302,7 @@ def _claims(profile: str) -> list[Claim]:
             "the 95 % interval of the paired difference of the losses above the floor is below 0 "
             f"and a token takes at most {TWICE:g} times as long; with a caveat if only the mean is "
             "below 0.",
-            f"{FIGURE}fig-lm-wide",
+            figure(7, "lm-wide"),
             _names(profile, (GO, "identity"), ("d4", "d8")),
             _wider(profile),
         ),
@@ -323,7 +323,7 @@ CLAIMS: tuple[Claim, ...] = (
         "training, 20,000 steps of 65,536 tokens of TinyStories, cannot be repeated: their release "
         "lacks the module that holds their hyper-connection, and the values of their tables are "
         "not public.",
-        f"{FIGURE}fig-lm-large",
+        figure(7, "lm-large"),
         tuple(record_name("full", "paper-30m", arm, 0) for arm in LARGE_ARMS),
         _large,
     ),

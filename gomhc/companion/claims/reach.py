@@ -16,6 +16,7 @@ from gomhc.companion.claims.base import (
     Finding,
     Number,
     Records,
+    figure,
     grade,
     number,
 )
@@ -53,7 +54,7 @@ def _error_words(table: Mapping[str, Mapping[Number, Number]]) -> str:
     )
 
 
-def _exact(label: str) -> Callable[[Records], Finding]:
+def exact(label: str) -> Callable[[Records], Finding]:
     def judge(records: Records) -> Finding:
         table = _largest(records, label)
         kept = {
@@ -231,15 +232,11 @@ def _region_name(records: Records) -> Finding:
     return Finding(grade(max(excess.values()) <= SAME), measured, {"excess": excess})
 
 
-_EXACT = (
+EXACT = (
     "Row and column sums are within "
     + " and ".join(f"{limit:g} ({dtype})" for dtype, limit in ROUNDING.items())
     + " of 1 for every d, s and size of θ tested;"
 )
-_CH1 = "notebooks/01-residual-streams.ipynb#fig-"
-_CH2 = "notebooks/02-derivation.ipynb#fig-"
-_CH3 = "notebooks/03-birkhoff-polytope.ipynb#fig-"
-_CH4 = "notebooks/04-spectra.ipynb#fig-"
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -247,10 +244,10 @@ CLAIMS: tuple[Claim, ...] = (
         CONSTRUCTION,
         "Every matrix of go-mHC is exactly doubly stochastic, by construction.",
         ABSTRACT,
-        f"{_EXACT} with a caveat if float32 keeps to it only for |θ| up to {ORDINARY}.",
-        f"{_CH2}newton-schulz",
+        f"{EXACT} with a caveat if float32 keeps to it only for |θ| up to {ORDINARY}.",
+        figure(2, "newton-schulz"),
         ("polytope/exactness",),
-        _exact("go-mhc"),
+        exact("go-mhc"),
     ),
     Claim(
         "dial",
@@ -262,7 +259,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"samples and s = 2 at least {MOST:.0%}. As s is an integer and level s meets the edges of "
         "cycles of length 3 and more only at multiples of 1/s (proved in chapter 2), the wording "
         "cannot hold without a caveat.",
-        f"{_CH3}coverage",
+        figure(3, "coverage"),
         ("polytope/coverage",),
         _dial,
     ),
@@ -275,7 +272,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"At d = 4: the lower 95 % limit of the share of uniform samples that go-mHC reaches is "
         f"at least {MORE} times the upper limit of KromHC's. Holds if so for s = 1 and 2; with a "
         "caveat if for s = 2 only.",
-        f"{_CH3}coverage",
+        figure(3, "coverage"),
         ("polytope/coverage",),
         _fills_polytope,
     ),
@@ -289,7 +286,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"eigenvalues visit is at least {SPECTRAL} times the upper limit of KromHC's. Holds if so "
         "for s = 1 and 2, as released and with equal budgets; with a caveat if at least for s = 2 "
         "with equal budgets.",
-        f"{_CH4}spectral-coverage",
+        figure(4, "spectral-coverage"),
         ("spectra/equal-d4", "spectra/released-d4"),
         _fills_spectrum,
     ),
@@ -300,7 +297,7 @@ CLAIMS: tuple[Claim, ...] = (
         "go-mHC, spectral analysis (the step from spectra to the polytope)",
         f"At d = 3, 4, 5 no family covers {MOSTLY:.0%} or more of the region (lower limit) while "
         f"it reaches {SHEET:.0%} or less of uniform samples of the polytope (upper limit).",
-        f"{_CH4}surrogate",
+        figure(4, "surrogate"),
         ("spectra/equal-d3", "spectra/equal-d4", "spectra/equal-d5", "polytope/coverage"),
         _spectrum_is_evidence,
     ),
@@ -313,7 +310,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"As released: s = 2 visits at least {FILLED:.0%} of the cells of Perfect–Mirsky's region "
         f"at both d and at least {FILLED:.0%} of KromHC's eigenvalues are real; with a caveat if "
         f"s = 2 visits at least {MOSTLY:.0%}.",
-        f"{_CH4}released-4",
+        figure(4, "released-4"),
         ("spectra/released-d3", "spectra/released-d4"),
         _panels,
     ),
@@ -323,7 +320,7 @@ CLAIMS: tuple[Claim, ...] = (
         "The region drawn around the spectra, Perfect–Mirsky's, is Karpelevič's.",
         "go-mHC, spectra figure (which draws the one and names the other)",
         f"At d = 3 and 4 the two regions differ by at most {SAME:.0%} of their cells.",
-        f"{_CH4}released-4",
+        figure(4, "released-4"),
         ("spectra/released-d3", "spectra/released-d4"),
         _region_name,
     ),
@@ -334,7 +331,7 @@ CLAIMS: tuple[Claim, ...] = (
         ABSTRACT,
         f"At d = 4 KromHC reaches at most {SHEET:.0%} of uniform samples (upper 95 % limit), where "
         f"mHC-lite reaches at least {MOST:.0%}.",
-        f"{_CH3}coverage",
+        figure(3, "coverage"),
         ("polytope/coverage",),
         _kromhc_limited,
     ),
@@ -344,7 +341,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Sinkhorn–Knopp as mHC runs it does not always give exactly doubly stochastic matrices.",
         KROMHC_ABSTRACT,
         f"In float64 some row or column sum is off by more than {INEXACT:g} for some θ tested.",
-        f"{_CH1}inexact",
+        figure(1, "inexact"),
         ("polytope/exactness",),
         _inexact,
     ),
@@ -353,9 +350,9 @@ CLAIMS: tuple[Claim, ...] = (
         KROMHC,
         "KromHC guarantees exact double stochasticity.",
         KROMHC_ABSTRACT,
-        f"{_EXACT} with a caveat if float32 keeps to it only for |θ| up to {ORDINARY}.",
-        f"{_CH1}inexact",
+        f"{EXACT} with a caveat if float32 keeps to it only for |θ| up to {ORDINARY}.",
+        figure(1, "inexact"),
         ("polytope/exactness",),
-        _exact("kromhc"),
+        exact("kromhc"),
     ),
 )

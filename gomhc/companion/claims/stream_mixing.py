@@ -27,6 +27,7 @@ from gomhc.companion.claims.base import (
     Number,
     Records,
     by_d,
+    figure,
     grade,
     number,
     span,
@@ -355,7 +356,6 @@ _UP_TO = (
     "is below 1 somewhere."
 )
 _FIGURE_8 = "go-mHC, figure 8 (read by eye)"
-_CH5 = "notebooks/05-stream-mixing.ipynb#fig-"
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -366,7 +366,7 @@ CLAIMS: tuple[Claim, ...] = (
         ABSTRACT,
         f"As released, d = 2 to 16: the final mean loss is at most {WITHIN} × the certified "
         "minimum at every d. Holds if so for s = 1 and 2; with a caveat if for s = 2 only.",
-        f"{_CH5}released",
+        figure(5, "released"),
         _released(*FLOOR_SIZES),
         _reaches_floor,
     ),
@@ -377,7 +377,7 @@ CLAIMS: tuple[Claim, ...] = (
         "go-mHC, synthetic task (dotted line of the loss curves)",
         "As released, d = 2 to 16: no method's mean loss falls below σ²/3 by more than "
         f"{STANDARD_ERRORS} standard errors of the mean squared noise.",
-        f"{_CH5}released",
+        figure(5, "released"),
         _released(*FLOOR_SIZES),
         _bound_is_minimum,
     ),
@@ -390,7 +390,7 @@ CLAIMS: tuple[Claim, ...] = (
         "d = 4 and 8, s = 2, four families of targets, tuned learning rates: the loss comes down "
         f"to at most {WITHIN} × the certified minimum for every seed and stays there to the last "
         "step. With a caveat if it comes down so in half of the cases.",
-        f"{_CH5}corrected-curves",
+        figure(5, "corrected-curves"),
         _CORRECTED,
         _reaches_corrected_floor,
     ),
@@ -400,7 +400,7 @@ CLAIMS: tuple[Claim, ...] = (
         "go-mHC converges up to 10× faster than mHC-lite, as released.",
         ABSTRACT,
         f"Steps to within 5 % of the own final loss, s = 2, d = 2, 3, 4, 6. {_UP_TO}",
-        f"{_CH5}figure8",
+        figure(5, "figure8"),
         (*_released(*FIGURE_8_STEPS["mhc-lite"]), _SEEDS),
         _faster_as_released("mhc-lite"),
     ),
@@ -410,7 +410,7 @@ CLAIMS: tuple[Claim, ...] = (
         "go-mHC converges up to 10× faster than KromHC, as released.",
         ABSTRACT,
         f"Steps to within 5 % of the own final loss, s = 2, d = 2 to 64. {_UP_TO}",
-        f"{_CH5}figure8",
+        figure(5, "figure8"),
         (*_released(*FIGURE_8_STEPS["kromhc"]), _SEEDS),
         _faster_as_released("kromhc"),
     ),
@@ -421,7 +421,7 @@ CLAIMS: tuple[Claim, ...] = (
         "coverage of the paper that shortens its abstract",
         f"Steps as released, d = 2 to 64, against mHC-lite, KromHC and mHC: the ratio is at least "
         f"{FASTER} everywhere; with a caveat if its median is.",
-        f"{_CH5}figure8",
+        figure(5, "figure8"),
         _released(*FIGURE_8_STEPS[GO]),
         _faster_flat,
     ),
@@ -433,7 +433,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{ABSTRACT}; one defect mended",
         "Steps to within 5 % of the own final loss, d = 4, s = 2, learning rates of a grid, "
         f"against the rivals that arrive at the exact minimum, for which it is tuned. {_UP_TO}",
-        f"{_CH5}defects",
+        figure(5, "defects"),
         (_SEEDS,),
         _faster_tuned,
     ),
@@ -444,7 +444,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{ABSTRACT}; our protocol",
         "Steps to 1.05 × the exact minimum at tuned learning rates, d = 4 and 8, four families of "
         f"targets, medians over seeds, against mHC-lite and mHC. {_UP_TO}",
-        f"{_CH5}corrected",
+        figure(5, "corrected"),
         (*_CORRECTED, "stream-mixing/corrected-d8-lite"),
         _faster_corrected("steps"),
     ),
@@ -455,7 +455,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{ABSTRACT}; our protocol",
         "As before, with the time of the steps on our compiled code and machine instead of their "
         f"number. {_UP_TO}",
-        f"{_CH5}corrected",
+        figure(5, "corrected"),
         (*_CORRECTED, "stream-mixing/corrected-d8-lite"),
         _faster_corrected("seconds"),
     ),
@@ -469,7 +469,7 @@ CLAIMS: tuple[Claim, ...] = (
             _FIGURE_8,
             f"As released: every number comes out within {READING:.0%}; with a caveat if all are "
             "within a factor of 2.",
-            f"{_CH5}figure8",
+            figure(5, "figure8"),
             (*_released(*FIGURE_8_STEPS[label]), _SEEDS),
             _reproduced(label, "steps", FIGURE_8_STEPS[label], ",.0f"),
         )
@@ -483,7 +483,7 @@ CLAIMS: tuple[Claim, ...] = (
         _FIGURE_8,
         f"As released: every number comes out within {READING:.0%}; with a caveat if all are "
         "within a factor of 2.",
-        f"{_CH5}figure8-error",
+        figure(5, "figure8-error"),
         _released(*FIGURE_8_ERROR["kromhc"]),
         _reproduced("kromhc", "final", FIGURE_8_ERROR["kromhc"], ".3f"),
     ),
@@ -495,7 +495,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{_FIGURE_8}; our extension, one defect mended",
         "With inputs not multiplied by d, the final error at the largest d is more than "
         f"{GROWS} times that at the smallest; with a caveat if more than {CREEPS} times.",
-        f"{_CH5}figure8-error",
+        figure(5, "figure8-error"),
         ("stream-mixing/kromhc-error",),
         _error_grows,
     ),
@@ -507,7 +507,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{KROMHC_ABSTRACT}; our extension",
         f"Corrected protocol, d = 4: its median lowest loss is at most {WITHIN} × that of the "
         "better of mHC and mHC-lite in all four families of targets; with a caveat if in half.",
-        f"{_CH5}corrected-curves",
+        figure(5, "corrected-curves"),
         ("stream-mixing/corrected-d4",),
         _kromhc_matches,
     ),

@@ -225,6 +225,7 @@ def beyond_perfect_mirsky(
 
 GO = [f"go-mhc s={s}" for s in (1, 2, 3)]
 SIMPLE = ["identity", "hc", "mhc", "mhc-lite"]
+LATER = ["orthogonal", "transport"]  # what came after the paper
 PLAIN = {"handovers": 0}
 
 
@@ -256,18 +257,18 @@ UNITS = [
         equal,
         {"d": 4, "labels": [*SIMPLE[2:], "kromhc", *GO[:2]], "seeds": [0, 1, 2]} | PLAIN,
     ),
-    _unit("equal-d3", equal, {"d": 3, "labels": SIMPLE + GO, "seeds": [*range(5)]}),
+    _unit("equal-d3", equal, {"d": 3, "labels": [*SIMPLE, *GO, *LATER], "seeds": [*range(5)]}),
     # Each seed takes longer as d grows, and differs less from the next.
     _unit(
         "equal-d4",
         equal,
-        {"d": 4, "labels": [*SIMPLE, "kromhc", "kron-go s=2", *GO], "seeds": [0, 1, 2]},
+        {"d": 4, "labels": [*SIMPLE, "kromhc", "kron-go s=2", *GO, *LATER], "seeds": [0, 1, 2]},
     ),
-    _unit("equal-d5", equal, {"d": 5, "labels": SIMPLE + GO, "seeds": [0, 1, 2]}),
+    _unit("equal-d5", equal, {"d": 5, "labels": [*SIMPLE, *GO, *LATER], "seeds": [0, 1, 2]}),
     _unit(
         "beyond-d5",
         beyond_perfect_mirsky,
-        {"labels": SIMPLE + GO, "starts": 16, "steps": 400, "seed": 0},
+        {"labels": [*SIMPLE, *GO, *LATER], "starts": 16, "steps": 400, "seed": 0},
     ),
 ]
 
@@ -286,13 +287,19 @@ PROBES = [
     Probe(
         "spectra/equal",
         equal,
-        {"d": 3, "labels": [*SIMPLE, *GO[:2]], "seeds": [0, 1], "steps": 60, "every": 100},
+        {
+            "d": 3,
+            "labels": [*SIMPLE, *GO[:2], *LATER],
+            "seeds": [0, 1],
+            "steps": 60,
+            "every": 100,
+        },
         ("spectra/equal-*", "spectra/plain-*"),
     ),
     Probe(
         "spectra/beyond",
         beyond_perfect_mirsky,
-        {"labels": [*SIMPLE, "go-mhc s=2"], "starts": 3, "steps": 20, "iterations": 40},
+        {"labels": [*SIMPLE, "go-mhc s=2", *LATER], "starts": 3, "steps": 20, "iterations": 40},
         ("spectra/beyond-d5",),
     ),
 ]

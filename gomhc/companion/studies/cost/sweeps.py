@@ -5,6 +5,7 @@ import statistics
 import time
 import weakref
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -47,10 +48,11 @@ def _sweep(
     sizes: Sequence[int],
     block_sizes: Sequence[int] = (),
     block_d: int = 8,
+    largest: Mapping[str, int] = MappingProxyType({}),
 ) -> Table:
     """Measure every mixer at every d, and go-mHC at every block size for one d."""
     table: Table = {}
-    cases = [(label, d) for label in labels for d in sizes]
+    cases = [(label, d) for label in labels for d in sizes if d <= largest.get(label, d)]
     for label, d in cases + [(f"go-mhc s={s}", block_d) for s in block_sizes]:
         mixer: Mixer | None
         try:
@@ -122,6 +124,7 @@ def flops(
     block_d: int = 8,
     start: int = 16,
     block_start: int = 4,
+    largest: Mapping[str, int] = MappingProxyType({}),
     width: int = WIDTH,
 ) -> Outcome:
     """FLOPs a token of mixers, alone and inside a hyper-connection.
@@ -133,6 +136,7 @@ def flops(
         block_d: see there.
         start: exponents in d are fitted from this d on.
         block_start: the exponent in s is fitted from this s on.
+        largest: label -> the last d at which it is measured, if not the last of all.
         width: C.
 
     Returns:
@@ -140,7 +144,7 @@ def flops(
         connection forward; torch, what torch's counter alone sees of mixer; solve, the linear solve
         in it; published, the papers' order; exponent of mixer, in d and in s.
     """
-    where = (labels, sizes, block_sizes, block_d)
+    where = (labels, sizes, block_sizes, block_d, largest)
     forward = _sweep(count_flops, *where)
     known = {str(packet) for packet in flop_registry}
 
@@ -215,6 +219,7 @@ def memory(
     block_d: int = 8,
     start: int = 16,
     block_start: int = 4,
+    largest: Mapping[str, int] = MappingProxyType({}),
 ) -> Outcome:
     """Bytes a token of the tensors that a mixer makes, forward and backward in float32.
 
@@ -226,7 +231,7 @@ def memory(
         metrics: bytes[label][d] kept from the forward to the backward pass (the matrix included,
         the generator not), peak[label][d] at any time, exponent of the first, in d and in s.
     """
-    both = _sweep(_bytes, labels, sizes, block_sizes, block_d)
+    both = _sweep(_bytes, labels, sizes, block_sizes, block_d, largest)
     kept = _part(both, lambda pair: pair[0])
     most = _part(both, lambda pair: pair[1])
     exponent = _exponents(kept, start, block_start, block_d)
@@ -240,6 +245,7 @@ def timing(
     block_d: int = 8,
     start: int = 16,
     block_start: int = 4,
+    largest: Mapping[str, int] = MappingProxyType({}),
     repeats: int = 9,
     budget: int = 2**26,
     most_tokens: int = 4096,
@@ -255,6 +261,7 @@ def timing(
         block_d: see `flops`.
         start: see `flops`.
         block_start: see `flops`.
+        largest: see `flops`.
         repeats: passes, after one that does not count; their median is taken.
         budget: bytes that a batch of tokens may take.
         most_tokens: tokens in a batch, if there is room for so many.
@@ -281,7 +288,7 @@ def timing(
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        results = _sweep(measure, labels, sizes, block_sizes, block_d)
+        results = _sweep(measure, labels, sizes, block_sizes, block_d, largest)
     finally:
         torch.set_num_threads(threads)
     seconds = _part(results, lambda result: result[0])

@@ -18,12 +18,19 @@ LABELS = [
     "go-mhc s=2",
     "go-mhc s=3",
     "kron-go s=2",
+    "orthogonal",
+    "transport",
 ]
 SIZES = [2, 3, 4, 5, 6, 7, 8, 16, 32, 64, 128, 256]
 BLOCKS = {"block_sizes": [1, 2, 3, 4, 6, 8, 16, 32], "block_d": 8, "block_start": 4}
-SWEEP: dict[str, Any] = {"labels": LABELS, "sizes": SIZES, "start": 32, **BLOCKS}
+# The 65,025 steps of transport at d = 256, one after the other in PyTorch, would take an hour.
+LARGEST = {"transport": 128}
+SWEEP: dict[str, Any] = {
+    **{"labels": LABELS, "sizes": SIZES, "start": 32, "largest": LARGEST},
+    **BLOCKS,
+}
 # The systems that do not compose, then the products of each d.
-SINGLE = ["identity", "hc", "mhc", "mhc-lite", "go-mhc s=1", "go-mhc s=2"]
+SINGLE = ["identity", "hc", "mhc", "mhc-lite", "go-mhc s=1", "go-mhc s=2", "orthogonal"]
 PARETO: dict[int, dict[str, Any]] = {
     4: {
         "labels": [
@@ -33,6 +40,7 @@ PARETO: dict[int, dict[str, Any]] = {
             "kron-go s=1 factors=2x2",
             "kron-go s=2 factors=2x2",
             "kron-go s=3 factors=2x2",
+            "transport",
         ],
         "count": 60,
         "vertices": 10,
@@ -53,6 +61,7 @@ PARETO: dict[int, dict[str, Any]] = {
             "kron-go s=1 factors=2x4",
             "kron-go s=2 factors=2x4",
             "kron-go s=3 factors=2x4",
+            "transport",
         ],
         "count": 12,
         "vertices": 3,
@@ -74,6 +83,7 @@ PARETO: dict[int, dict[str, Any]] = {
             "kron-go s=3 factors=4x4",
             "kron-go s=1 factors=2x8",
             "kron-go s=2 factors=2x8",
+            "transport",
         ],
         "count": 6,
         "vertices": 2,
@@ -136,7 +146,10 @@ PROBES = [
         pareto,
         {
             "d": 4,
-            "labels": [*SINGLE, "kromhc", "kron-go s=2 factors=2x2", "kromhc factors=2x4"],
+            "labels": [
+                *SINGLE,
+                *("kromhc", "kron-go s=2 factors=2x2", "kromhc factors=2x4", "transport"),
+            ],
             "count": 3,
             "vertices": 1,
             "starts": 2,

@@ -1,0 +1,250 @@
+"""Claims of the papers that came after go-mHC: rotations of the streams, a chart of the polytope.
+
+As far as the chapters on mathematics, reach and cost can judge; their language models are not ours.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from gomhc.companion.claims.base import (
+    GO,
+    LATER,
+    Claim,
+    Finding,
+    Number,
+    Records,
+    figure,
+    grade,
+    number,
+    span,
+)
+from gomhc.companion.claims.reach import EXACT, MOST, ORDINARY, ROUNDING, exact
+
+CHART, ROTATION = "transport", "orthogonal"
+CHART_ABSTRACT, ROTATION_ABSTRACT = "TBP-mHC, abstract", "JPmHC, abstract"
+UNIT = 1e-12  # how far a singular value of a stack may be from 1, in float64
+QUADRATIC = 2.2  # largest exponent in d that counts as the square
+COMPARED = (2, 3, 4, 5, 6, 7, 8, 16)  # numbers of streams at which cost is compared
+
+
+def _freedom(records: Records) -> Finding:
+    metrics = records["polytope/stacks"].metrics
+    rows = {
+        int(d): (metrics["parameters"][d][CHART], metrics["rank"][d][CHART])
+        for d in metrics["rank"]
+    }
+    holds = all(g == rank == (d - 1) ** 2 for d, (g, rank) in rows.items())
+    measured = "numbers in θ, and rank of the derivative: " + ", ".join(
+        f"{g} and {rank} at d = {d}" for d, (g, rank) in rows.items()
+    )
+    go = {int(d): row[GO] for d, row in metrics["parameters"].items()}
+    measured += "; go-mHC (s = 2) has " + ", ".join(f"{g}" for g in go.values()) + " numbers"
+    return Finding(grade(holds), measured, {"chart": rows, "go": go})
+
+
+def _expressive(records: Records) -> Finding:
+    coverage, edges = (records[f"polytope/{name}"].metrics for name in ("coverage", "edges"))
+    shares = {int(d): row[CHART] for d, row in coverage["share"].items()}
+    far = {int(d): row[CHART]["max"] for d, row in coverage["distance"].items()}
+    on_edges = {int(d): row[CHART] for d, row in edges["share"].items()}
+    theirs = {int(d): row[GO] for d, row in edges["largest"].items()}
+    inside = all(row["low"] >= MOST for row in shares.values())
+    rim = all(share == 1 for share in on_edges.values())
+    measured = (
+        "share of uniform samples reached: "
+        + ", ".join(
+            f"{row['share']:.1%} ({row['low']:.1%} to {row['high']:.1%}) at d = {d}"
+            for d, row in shares.items()
+        )
+        + f", the farthest {span(far.values())} away; on edges of 3-cycles "
+        + ", ".join(f"{share:.0%} at d = {d}" for d, share in on_edges.items())
+        + f" of the points, the farthest {span(row[CHART] for row in edges['largest'].values())} "
+        f"away (go-mHC with s = 2: {span(theirs.values())})"
+    )
+    caveat = "the boundary is approached, never reached: there θ is infinite" if inside else ""
+    values = {
+        "share": {d: row["share"] for d, row in shares.items()},
+        "samples": coverage["samples"],
+        "edges": {int(d): row[CHART] for d, row in edges["largest"].items()},
+        "edges of go-mhc s=2": theirs,
+    }
+    return Finding(grade(inside and rim, inside), measured, values, caveat)
+
+
+def _orthogonal(records: Records) -> Finding:
+    table: dict[str, dict[str, dict[Number, Number]]] = {}
+    for dtype, ways in records["polytope/exactness"].metrics["orthogonality"].items():
+        for way, rows in ways.items():
+            worst = table.setdefault(way, {}).setdefault(dtype, {})
+            for sizes in rows.values():
+                for size, error in sizes.items():
+                    error = float("inf") if error is None else error  # a NaN
+                    worst[float(size)] = max(worst.get(float(size), 0), error)
+
+    def kept(way: str, sizes: Iterable[Number]) -> bool:
+        return all(table[way][t][size] <= limit for t, limit in ROUNDING.items() for size in sizes)
+
+    every = list(table["one solve"]["float32"])
+    whole = kept("one solve", every)
+    ordinary = kept("one solve", [size for size in every if size <= ORDINARY])
+    measured = "largest entry of |QᵀQ − I| for |θ| up to 1, 100 and 10,000: " + "; ".join(
+        f"{dtype} {', '.join(number(rows[dtype][size]) for size in (1.0, 100.0, 1e4))} by {words}"
+        for way, words in (("one solve", "one solve"), (ROTATION, "our Newton–Schulz steps"))
+        for rows in [table[way]]
+        for dtype in ROUNDING
+    )
+    caveat = "" if whole else f"by a plain solve only while θ stays below {ORDINARY} or so"
+    return Finding(grade(whole, ordinary), measured, {"error": table}, caveat if ordinary else "")
+
+
+def _isometry(records: Records) -> Finding:
+    metrics = records["polytope/stacks"].metrics
+    off = max(
+        abs(metrics[where][name][d][ROTATION] - 1)
+        for where in ("start", "random")
+        for name in ("gain", "smallest")
+        for d in metrics["rank"]
+    )
+    depth = records["polytope/stacks"].config["depth"]
+    left = {
+        where: [row[GO] for row in metrics[where]["smallest"].values()]
+        for where in ("start", "random")
+    }
+    moved = [row[ROTATION] for row in metrics["random"]["mean"].values()]
+    measured = (
+        f"singular values of {depth} layers are within {number(off)} of 1; the smallest of as "
+        f"many layers of go-mHC (s = 2) is {span(left['start'])} at the start and "
+        f"{span(left['random'])} for random θ; rotations move an entry of the streams' mean by up "
+        f"to {span(moved)}"
+    )
+    caveat = "of the mixers alone, without the branches between them; the mean is not kept"
+    return Finding(
+        grade(False, off <= UNIT), measured, {"off": off, "go": left, "moved": moved}, caveat
+    )
+
+
+def _cheaper(label: str, rivals: Iterable[str]) -> Any:
+    """FLOPs and seconds of training, in PyTorch, below those of each rival at every d compared."""
+    rivals = tuple(rivals)
+
+    def judge(records: Records) -> Finding:
+        tables = {
+            "FLOPs": records["cost/flops"].metrics["training"],
+            "time": records["cost/time"].metrics["seconds"],
+        }
+        ratios: dict[str, dict[str, dict[int, Number]]] = {
+            what: {rival: _over(table, rival, label) for rival in rivals}
+            for what, table in tables.items()
+        }
+        fewer, quicker = (
+            all(ratio > 1 for row in ratios[what].values() for ratio in row.values())
+            for what in tables
+        )
+        measured = "; ".join(
+            f"{what} of {rival} over those of {label}: "
+            + ", ".join(f"{number(ratio)} at d = {d}" for d, ratio in row.items())
+            for what, rows in ratios.items()
+            for rival, row in rows.items()
+        )
+        exponent = records["cost/flops"].metrics["exponent"]["d"][label]["value"]
+        measured += f"; its FLOPs grow like d^{exponent:.2f}"
+        polynomial = label != CHART or exponent <= QUADRATIC
+        caveat = "" if quicker else "by FLOPs; in PyTorch it is not quicker at every d"
+        values = ratios | {"exponent": exponent}
+        verdict = grade(fewer and polynomial and quicker, fewer and polynomial)
+        return Finding(verdict, measured, values, caveat if fewer else "")
+
+    return judge
+
+
+def _over(table: Mapping[str, Mapping[str, Any]], rival: str, label: str) -> dict[int, Number]:
+    return {
+        d: table[rival][str(d)] / table[label][str(d)]
+        for d in COMPARED
+        if table[rival].get(str(d)) and table[label].get(str(d))
+    }
+
+
+CLAIMS: tuple[Claim, ...] = (
+    Claim(
+        "chart-exact",
+        LATER,
+        "Every matrix of TBP-mHC is exactly doubly stochastic, by construction.",
+        CHART_ABSTRACT,
+        f"{EXACT} with a caveat if float32 keeps to it only for |θ| up to {ORDINARY}.",
+        figure(1, "inexact"),
+        ("polytope/exactness",),
+        exact(CHART),
+    ),
+    Claim(
+        "chart-freedom",
+        LATER,
+        "TBP-mHC has (n − 1)² degrees of freedom, as many as the polytope has dimensions.",
+        CHART_ABSTRACT,
+        "At d = 3, 4, 5, 8 both the numbers in θ and the rank of the derivative at random θ are "
+        "(d − 1)².",
+        figure(3, "coverage"),
+        ("polytope/stacks",),
+        _freedom,
+    ),
+    Claim(
+        "chart-expressive",
+        LATER,
+        "TBP-mHC keeps the full expressivity of the Birkhoff polytope.",
+        CHART_ABSTRACT,
+        f"At d = 3, 4, 5 the lower 95 % limit of the share of uniform samples reached is at least "
+        f"{MOST:.0%}, and every point of an edge that joins I to a 3-cycle is reached; with a "
+        "caveat if the samples are and the edges are not.",
+        figure(3, "edge-rivals"),
+        ("polytope/coverage", "polytope/edges"),
+        _expressive,
+    ),
+    Claim(
+        "chart-cheap",
+        LATER,
+        "TBP-mHC avoids both iterative normalization and combinatorial explosion.",
+        CHART_ABSTRACT,
+        "Forward and backward it takes fewer FLOPs and less time than mHC and mHC-lite at every d "
+        f"of {', '.join(map(str, COMPARED))} that both have, and its FLOPs grow with an exponent "
+        f"in d of at most {QUADRATIC}; with a caveat if that is so of FLOPs and not of the time in "
+        "PyTorch.",
+        figure(6, "scaling"),
+        ("cost/flops", "cost/time"),
+        _cheaper(CHART, ("mhc", "mhc-lite")),
+    ),
+    Claim(
+        "rotation-exact",
+        LATER,
+        "A Cayley transform keeps the mixer orthogonal without a normalization afterwards.",
+        ROTATION_ABSTRACT,
+        "Made by one linear solve, no entry of QᵀQ − I exceeds "
+        + " or ".join(f"{limit:g} ({dtype})" for dtype, limit in ROUNDING.items())
+        + f" for any d and size of θ tested; with a caveat if so for |θ| up to {ORDINARY} only.",
+        figure(2, "newton-schulz"),
+        ("polytope/exactness",),
+        _orthogonal,
+    ),
+    Claim(
+        "rotation-isometry",
+        LATER,
+        "Orthogonal mixers preserve the spectrum of the Jacobian through depth.",
+        ROTATION_ABSTRACT,
+        f"All singular values of 100 layers are within {UNIT:g} of 1 at d = 3, 4, 5, 8, at the "
+        "start and for random θ. At best with a caveat, as this is of the mixers alone.",
+        figure(1, "rotations"),
+        ("polytope/stacks",),
+        _isometry,
+    ),
+    Claim(
+        "rotation-cheaper",
+        LATER,
+        "Orthogonal mixers take less computation than doubly stochastic ones made by Sinkhorn.",
+        ROTATION_ABSTRACT,
+        "Forward and backward they take fewer FLOPs and less time than mHC with its 20 iterations "
+        f"at every d of {', '.join(map(str, COMPARED))}; with a caveat if that is so of FLOPs and "
+        "not of the time in PyTorch.",
+        figure(6, "scaling"),
+        ("cost/flops", "cost/time"),
+        _cheaper(ROTATION, ("mhc",)),
+    ),
+)
