@@ -105,10 +105,16 @@ def sinkhorns(d: int, device: str) -> dict[str, Callable[[Tensor], Tensor]]:
     return calls
 
 
+LABELS = (
+    *("go-mhc s=1", GO, "go-mhc s=3", "mhc", "mhc-lite", "kromhc", "kron-go s=2"),
+    *("orthogonal", "transport"),
+)
+
+
 def methods(d: int, tokens: int, device: str) -> list[Method]:
     """All that there is at this size."""
     entries = []
-    for label in ("go-mhc s=1", GO, "go-mhc s=3", "mhc", "mhc-lite", "kromhc", "kron-go s=2"):
+    for label in LABELS:
         try:
             family = mixer(label, d)
         except ValueError:  # the family has no such d

@@ -30,6 +30,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PINNED = Path(__file__).with_name("pinned_verdicts.json")
 BY_ID = {claim.id: claim for claim in CLAIMS}
 GO, S1, LITE, KROM, MHC = "go-mhc s=2", "go-mhc s=1", "mhc-lite", "kromhc", "mhc"
+CHART, TURN = "transport", "orthogonal"
 FAMILIES = ("uniform", "vertices", "edges", "barycentre")
 BOUND = 0.01 / 3
 
@@ -176,8 +177,13 @@ def world(folder):
     }
     save(folder, "cost/parameters", {}, {"generator": generator, "layer": layer})
     third = {label: {"value": 3.0, "stderr": 0.01} for label in (S1, GO, "go-mhc s=3")}
-    for name in ("cost/flops", "cost/time"):
-        save(folder, name, {}, {"exponent": {"d": third, "s": {"value": 3.0, "stderr": 0.1}}})
+    third |= {CHART: {"value": 2.0, "stderr": 0.01}, TURN: {"value": 3.0, "stderr": 0.01}}
+    exponent = {"exponent": {"d": third, "s": {"value": 3.0, "stderr": 0.1}}}
+    spent = {MHC: 9.0, LITE: 8.0, CHART: 1.0, TURN: 2.0}
+    table = {label: {str(d): each * d**2 for d in sizes} for label, each in spent.items()}
+    table[LITE]["8"] = None
+    save(folder, "cost/flops", {}, exponent | {"training": table})
+    save(folder, "cost/time", {}, exponent | {"seconds": table})
     for d in (4, 8, 16, 64):
         rows = {
             GO: {"flops": 9.0, **reach(0.0)},
@@ -188,13 +194,31 @@ def world(folder):
         }
         save(folder, f"cost/pareto-d{d}", {"d": d}, rows)
 
-    error = {"go-mhc s=2": 1e-7, KROM: 1e-7, MHC: 0.5}
+    error = {"go-mhc s=2": 1e-7, KROM: 1e-7, MHC: 0.5, CHART: 1e-7}
     both = {
         "float32": {k: {"4": {"1.0": e, "1000.0": e}} for k, e in error.items()},
         "float64": {k: {"4": {"1.0": e**2, "1000.0": e**2}} for k, e in error.items()},
     }
-    save(folder, "polytope/exactness", {}, {"error": both})
-    shares = {S1: 0.0, GO: 0.98, "go-mhc s=3": 1.0, LITE: 1.0, KROM: 0.0}
+    turned = {"1.0": 1e-15, "100.0": 1e-14, "10000.0": 1e-13}
+    ways = {way: {"4": turned} for way in (TURN, "one solve")}
+    orthogonality = {"float32": ways, "float64": ways}
+    metrics = {"error": both, "orthogonality": orthogonality}
+    save(folder, "polytope/exactness", {}, metrics)
+    kept = {"gain": 1.0, "smallest": 1.0, "mean": 0.5}
+    stacks = {
+        where: {
+            name: {d: {TURN: value + (d == "8") * 1e-13, GO: value / 2} for d in "3458"}
+            for name, value in kept.items()
+        }
+        for where in ("start", "random")
+    }
+    numbers = {d: {CHART: (int(d) - 1) ** 2, GO: int(d) * (2 * int(d) - 1)} for d in "3458"}
+    numbers = {"rank": numbers, "parameters": json.loads(json.dumps(numbers))}
+    save(folder, "polytope/stacks", {"depth": 100}, stacks | numbers)
+    edge = {"largest": {GO: 0.1, CHART: 1e-9}, "share": {GO: 0.1, CHART: 1.0}}
+    metrics = {name: {d: dict(row) for d in "345"} for name, row in edge.items()}
+    save(folder, "polytope/edges", {}, metrics)
+    shares = {S1: 0.0, GO: 0.98, "go-mhc s=3": 1.0, LITE: 1.0, KROM: 0.0, CHART: 1.0}
     far = {"0.1": 0.1, "0.5": 0.5, "0.9": 0.9, "max": 1.0}
     metrics = {
         "samples": 500,
@@ -242,6 +266,13 @@ EXPECTED = {
     "kromhc-quadratic-parameters": HOLDS,
     "kromhc-fewer-parameters": HOLDS,
     "kromhc-matches-synthetic": HOLDS,
+    "chart-exact": HOLDS,
+    "chart-freedom": HOLDS,
+    "chart-expressive": HOLDS,
+    "chart-cheap": HOLDS,
+    "rotation-exact": HOLDS,
+    "rotation-isometry": CAVEAT,  # of the mixers alone, whatever the numbers
+    "rotation-cheaper": HOLDS,
     "kromhc-matches-book": HOLDS,
     "go-matches-book": HOLDS,
     "mixing-book": HOLDS,  # 0.10 against 0.12
@@ -419,6 +450,54 @@ def never(label, family):
             lambda m: m["share"]["4"].update({KROM: interval(0.2)}),
             FAILS,
         ),
+        (
+            "chart-exact",
+            "polytope/exactness",
+            lambda m: m["error"]["float64"][CHART]["4"].update({"1.0": 1e-9}),
+            FAILS,
+        ),
+        ("chart-freedom", "polytope/stacks", lambda m: m["rank"]["5"].update({CHART: 15}), FAILS),
+        (
+            "chart-freedom",
+            "polytope/stacks",
+            lambda m: m["parameters"]["8"].update({CHART: 50}),
+            FAILS,
+        ),
+        (
+            "chart-expressive",
+            "polytope/edges",
+            lambda m: m["share"]["3"].update({CHART: 0.9}),
+            CAVEAT,
+        ),
+        (
+            "chart-expressive",
+            "polytope/coverage",
+            lambda m: m["share"]["5"].update({CHART: interval(0.9)}),
+            FAILS,
+        ),
+        ("chart-cheap", "cost/time", lambda m: m["seconds"][CHART].update({"5": 1e6}), CAVEAT),
+        ("chart-cheap", "cost/flops", lambda m: m["training"][CHART].update({"5": 1e6}), FAILS),
+        ("chart-cheap", "cost/flops", exponent(CHART, 2.6), FAILS),
+        (
+            "rotation-exact",
+            "polytope/exactness",
+            lambda m: m["orthogonality"]["float32"]["one solve"]["4"].update({"10000.0": 1e-3}),
+            CAVEAT,
+        ),
+        (
+            "rotation-exact",
+            "polytope/exactness",
+            lambda m: m["orthogonality"]["float64"]["one solve"]["4"].update({"1.0": None}),
+            FAILS,
+        ),
+        (
+            "rotation-isometry",
+            "polytope/stacks",
+            lambda m: m["start"]["smallest"]["4"].update({TURN: 0.99}),
+            FAILS,
+        ),
+        ("rotation-cheaper", "cost/time", lambda m: m["seconds"][TURN].update({"8": 1e6}), CAVEAT),
+        ("rotation-cheaper", "cost/flops", lambda m: m["training"][MHC].update({"2": 1.0}), FAILS),
         ("fills-spectrum", "spectra/equal-d4", lambda m: m["coverage"][GO].update(low=0.01), FAILS),
         (
             "fills-spectrum",

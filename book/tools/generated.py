@@ -46,8 +46,9 @@ def part(name: str, root: Path) -> str:
 
     Args:
         name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
-            `answer-…` for what `gomhc.companion.claims.answer` says, `timings` for how long
-            chapters take, `citation`, `bibtex` and `contributing` for what the project's files say.
+            `answer-…` for what `gomhc.companion.claims.answer` says, `mixers-keep` and
+            `mixers-cost` for the tables of all mixers, `timings` for how long chapters take,
+            `citation`, `bibtex` and `contributing` for what the project's files say.
         root: The project.
 
     Raises:
@@ -62,6 +63,10 @@ def part(name: str, root: Path) -> str:
     if name == "contributing":
         page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
         return page.removeprefix("# Contributing\n").replace("\n## ", "\n### ")
+    if name.startswith("mixers-"):
+        from gomhc.companion import overview
+
+        return {"keep": overview.keeps, "cost": overview.costs}[name.removeprefix("mixers-")]()
     from gomhc.companion.claims import answer, ledger, ledger_summary, ledger_table  # takes seconds
 
     if name.startswith("answer-"):

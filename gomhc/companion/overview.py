@@ -1,0 +1,117 @@
+"""Which mixer? What each keeps, reaches and costs, from stored records."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gomhc.companion import records
+from gomhc.companion.claims.base import GO, number
+from gomhc.companion.studies import mixer
+
+__all__ = ["costs", "keeps"]
+
+D = 4  # number of streams of the tables
+MIXERS = (
+    "identity",
+    "hc",
+    "mhc",
+    "mhc-lite",
+    "kromhc",
+    "kron-go s=2",
+    "go-mhc s=1",
+    GO,
+    "go-mhc s=3",
+    "transport",
+    "orthogonal",
+)
+KEPT = 1e-5  # largest deviation of a sum that counts as none, in float32
+WIDE = "100.0"  # size of θ, as the record of exactness names it
+TOKENS = 16_384
+
+
+def keeps() -> str:
+    """What a layer reaches, and what 100 of them keep, at d = 4.
+
+    Returns:
+        A MyST Markdown table.
+
+    Raises:
+        FileNotFoundError: if a record that it needs is not shipped.
+    """
+    stacks = records.shipped("polytope/stacks").metrics
+    share = records.shipped("polytope/coverage").metrics["share"][str(D)]
+    edges = records.shipped("polytope/edges").metrics["share"][str(D)]
+    error = records.shipped("polytope/exactness").metrics["error"]["float32"]
+    lines = [
+        "| mixer | keeps | dimension | polytope reached | edge reached | left after 100 layers |",
+        "| :-- | :-- | --: | --: | --: | --: |",
+    ]
+    for label in MIXERS:
+        left = [stacks[where]["smallest"][str(D)][label] for where in ("start", "random")]
+        cells = (
+            f"`{label}`",
+            _kept(label, error[label][str(D)]),
+            f"{stacks['rank'][str(D)][label]}",
+            f"{share[label]['share']:.1%}",
+            f"{edges[label]:.0%}",
+            "–" if label == "hc" else " / ".join(_left(value) for value in left),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _left(value: float) -> str:
+    return "0" if value < 1e-12 else f"{value:.2g}"
+
+
+def _kept(label: str, errors: Mapping[str, float]) -> str:
+    family = mixer(label, D)
+    kept = ["means"] * family.exact + ["lengths"] * family.isometric
+    if not kept and max(errors.values()) <= 1:
+        at = errors[WIDE]
+        kept = [f"means, up to {number(at)}" if at > KEPT else "means"]
+    return " and ".join(kept) or "nothing"
+
+
+def costs() -> str:
+    """Numbers in θ, FLOPs and time of each mixer.
+
+    Returns:
+        A MyST Markdown table.
+
+    Raises:
+        FileNotFoundError: if a record that it needs is not shipped.
+    """
+    generator = records.shipped("cost/parameters").metrics["generator"]
+    flops = records.shipped("cost/flops").metrics["training"]
+    seconds = _compiled(records.shipped("benchmarks/mixers-cpu").metrics)
+    lines = [
+        "| mixer | θ at d = 4 | 8 | 16 | FLOPs, d = 4 | 16 | time, d = 4 | 16 |",
+        "| :-- " + "| --: " * 7 + "|",
+    ]
+    for label in MIXERS:
+        cells = [f"`{label}`"]
+        cells += [_count(generator[label].get(d)) for d in ("4", "8", "16")]
+        cells += [_over(flops, label, d) for d in ("4", "16")]
+        cells += [_over(seconds, label, d) for d in ("4", "16")]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _compiled(metrics: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    """Label -> d -> seconds of compiled code."""
+    table: dict[str, dict[str, float]] = {}
+    for part in metrics["tables"]:
+        for row in part["rows"]:
+            if part["tokens"] == TOKENS and row["path"] == "fused":
+                table.setdefault(row["label"], {})[str(part["d"])] = row["seconds"]
+    return table
+
+
+def _count(value: int | None) -> str:
+    return "–" if value is None else f"{value:,}"
+
+
+def _over(table: Mapping[str, Mapping[str, float]], label: str, d: str) -> str:
+    """As a multiple of go-mHC's with s = 2."""
+    value = table.get(label, {}).get(d)
+    return "–" if value is None else f"{value / table[GO][d]:.2g}"
