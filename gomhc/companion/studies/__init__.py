@@ -26,8 +26,8 @@ def units(profile: str | None = None) -> list[Unit]:
     """The units of all studies, in the order in which they are made.
 
     Args:
-        profile: of the language models, "smoke", "book" or "full"; these alone then. None gives
-            every other study, at its full size.
+        profile: of the language models, "smoke", "book", "pilot" or "full"; these alone then.
+            None gives every other study, at its full size.
 
     Returns:
         The units.
@@ -36,8 +36,17 @@ def units(profile: str | None = None) -> list[Unit]:
         ValueError: if there is no such profile.
     """
     # Here and not above, as each topic imports `base`, and with it this file, first.
-    from gomhc.companion.studies import cost, language_models, polytope, spectra, stream_mixing
+    from gomhc.companion.studies import (
+        cost,
+        language_models,
+        long_trainings,
+        polytope,
+        spectra,
+        stream_mixing,
+    )
 
+    if profile == "pilot":
+        return long_trainings.pilot()
     if profile is not None:
         return language_models.units(profile)
     return [*polytope.UNITS, *spectra.UNITS, *stream_mixing.UNITS, *cost.UNITS]
@@ -72,7 +81,7 @@ def differences(unit: Unit, record: records.Record) -> list[str]:
 
 @functools.cache
 def _known() -> dict[str, Unit]:
-    everything = [*units(), *units("book"), *units("full")]
+    everything = [*units(), *units("book"), *units("pilot"), *units("full")]
     return {unit.name: unit for unit in everything}
 
 

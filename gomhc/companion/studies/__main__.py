@@ -29,7 +29,7 @@ from gomhc.companion.records.provenance import cpu_time
 from gomhc.companion.studies import Stopped, Unit, differences, probes, units
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-PROFILES = ("smoke", "book", "full")
+PROFILES = ("smoke", "book", "pilot", "full")
 
 
 def state(unit: Unit, folder: Path) -> str:
