@@ -34,8 +34,9 @@ def config(mixer="go-mhc", dropout=0.0, **changes):
     return TrainConfig(model, **settings)
 
 
-def test_the_first_steps_by_hand(corpus):
-    plan = config(steps=3, clip=0.1)
+@pytest.mark.parametrize("decay_connections", [True, False])
+def test_the_first_steps_by_hand(corpus, decay_connections):
+    plan = config(steps=3, clip=0.1, decay_connections=decay_connections)
     _, seen = train(plan, corpus)
     model = GPT(plan.model)
     m, v = {}, {}
@@ -54,7 +55,8 @@ def test_the_first_steps_by_hand(corpus):
                 g = g * min(1, 0.1 / norm)
                 m[name] = 0.9 * m.get(name, 0) + 0.1 * g
                 v[name] = 0.95 * v.get(name, 0) + 0.05 * g * g
-                if weight.ndim >= 2:
+                connection = re.fullmatch(r"connections\.\d+\.weight", name)
+                if weight.ndim >= 2 and (decay_connections or not connection):
                     weight.mul_(1 - rate * 0.1)
                 root = (v[name] / (1 - 0.95 ** (step + 1))).sqrt() + 1e-8
                 weight.sub_(rate * m[name] / (1 - 0.9 ** (step + 1)) / root)
@@ -317,6 +319,25 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_command_goes_on(tmp_path, capsys, mo
     assert "stopped after 3 of 5 steps: the same command goes on" in capsys.readouterr().out
     assert main(command) == 0
     assert "residual, 132,160 parameters, 5 steps" in capsys.readouterr().out
+
+
+def test_connections_have_matrices_that_may_be_spared():
+    """The weights by whose names the test above tells them are there."""
+    names = [name for name, _ in GPT(config().model).named_parameters()]
+    assert {"connections.0.weight", "connections.1.weight"} <= set(names)
+
+
+def test_a_run_is_watched_at_evaluations_also_over_a_stop(corpus, tmp_path):
+    def watch(step, model):
+        return None if step == 4 else {"step": step, "size": model.num_parameters()}
+
+    plan = config(evaluate_every=2, steps=8)
+    stops = iter([False] * 5 + [True])
+    _, stopped = train(plan, corpus, out=tmp_path, watch=watch, stop=lambda: next(stops))
+    model, seen = train(plan, corpus, out=tmp_path, watch=watch)
+    size = model.num_parameters()
+    assert [step for step, _ in stopped.watched] == [2]
+    assert seen.watched == [(step, {"step": step, "size": size}) for step in (2, 6, 8)]
 
 
 def test_a_run_gives_its_model_back(corpus, tmp_path):
