@@ -6,6 +6,14 @@ Note [Starts]
     beginning. Two things see to that: `expand_streams` can add an offset to each copy, and the
     layers read and write the streams unevenly, layer l preferring stream l mod d.
 
+Note [Kept function]
+    Where the columns of H_res sum to 1, H_pre = 1ᵀ/d and the entries of H_post have the mean 1, the
+    mean of the streams m becomes m + F(m): it is the plain residual network, whatever θ is. So a
+    network starts, or goes on, with the outputs that it has without streams, if these begin as
+    copies and their mean is read at the end. H_post differs from stream to stream, or the streams
+    would stay copies. In the first step θ has no gradient, as nothing but the mean is read; b_pre
+    has one, and after a step θ has too.
+
 Note [Precision]
     Under autocast the generators' matrix product runs in the narrow dtype, as any linear layer.
     What comes after it does not: θ is put together and mapped in float32, and the product with the
@@ -95,6 +103,21 @@ def preference(d: int, layer: int) -> Float[Tensor, " d"]:
     return start
 
 
+def keeping(d: int, layer: int) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
+    """Starts of b_pre and b_post that keep the function (Note [Kept function] in this module)."""
+    if d == 1:
+        raise ValueError("expected d >= 2 with keep_function, got 1")
+    written = torch.full((d,), 1 - 0.5 / (d - 1))
+    written[layer % d] = 1.5
+    return torch.full((d,), -math.log(d - 1)), torch.logit(written / 2)
+
+
+def _without(rows: slice | int, gradient: Tensor) -> Tensor:
+    gradient = gradient.clone()
+    gradient[rows] = 0
+    return gradient
+
+
 class HyperConnection(nn.Module):
     """A residual connection over d streams, X' = H_res X + H_postᵀ F(H_pre X).
 
@@ -119,12 +142,15 @@ class HyperConnection(nn.Module):
             for nothing else (Note [Choice] in `gomhc.fused`), "reference" PyTorch everywhere;
             "fused" raises where compiled code cannot run. It counts for the mixer too. On a GPU
             tokens that its kernels are not exact enough for are NaN, see there.
+        keep_function: whether it starts as x + F(x) on the mean of the streams (Note [Kept
+            function] in this module), for doubly stochastic mixers, and for others at H_res = I.
         generator: source of randomness for mixers with a random start.
 
     Raises:
         TypeError: if dim or layer is no integer, the mixer is none, such as a mixer's name, or the
             branch cannot be called.
-        ValueError: if dim < 1, layer < 0, inputs is neither, or there is no such backend.
+        ValueError: if dim < 1, layer < 0, inputs is neither, or there is no such backend; if the
+            function is to be kept with one stream.
         RuntimeError: when called, if the backend is "fused" and that path cannot run here.
 
     Attributes:
@@ -147,6 +173,7 @@ class HyperConnection(nn.Module):
         off_diagonal_mass: float = 0.01,
         inputs: Literal["all", "mean"] = "all",
         backend: Backend = "auto",
+        keep_function: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -164,9 +191,18 @@ class HyperConnection(nn.Module):
         width = d * dim if inputs == "all" else dim
         self.weight = nn.Parameter(torch.zeros(g + 2 * d, width))
         preferred = preference(d, layer)
+        gates = keeping(d, layer) if keep_function else (preferred, preferred)
         theta = mixer.initial_theta(generator, off_diagonal_mass)
-        self.bias = nn.Parameter(torch.cat([theta, preferred, preferred]))
+        self.bias = nn.Parameter(torch.cat([theta, *gates]))
         self.alpha = nn.Parameter(torch.full((3,), ALPHA))
+
+    def freeze_mixing(self) -> None:
+        """Keep θ what it is now for all tokens: its rows of W are set to 0, and none is trained."""
+        g = self.mixer.num_parameters
+        with torch.no_grad():
+            self.weight[:g] = 0
+        for tensor, rows in ((self.weight, slice(g)), (self.bias, slice(g)), (self.alpha, 0)):
+            tensor.register_hook(functools.partial(_without, rows))
 
     def matrices(
         self, X: Float[Tensor, "*batch d C"]

@@ -119,6 +119,94 @@ def test_copies_give_the_first_mixer_no_gradient(name):
     assert module.bias.grad[g:].abs().max() > 1e-4
 
 
+def kept(name, dtype):
+    """A plain residual network, and the same branches with streams that keep its function."""
+    torch.manual_seed(1)
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)  # gates that are made in float32 are off by its rounding
+    try:
+        branches = [nn.Sequential(nn.LayerNorm(DIM), nn.Linear(DIM, DIM)) for _ in range(6)]
+        modules = (
+            layer(name, branch=b, layer=k, keep_function=True) for k, b in enumerate(branches)
+        )
+        return branches, nn.Sequential(*modules)
+    finally:
+        torch.set_default_dtype(usual)
+
+
+def difference(branches, modules, dtype):
+    x = streams(dtype=dtype)[..., 0, :]
+    plain = x
+    for branch in branches:
+        plain = plain + branch(plain)
+    return (reduce_streams(modules(expand_streams(x, 4))) - plain).abs().max().item()
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("name", MIXERS)
+def test_a_start_that_keeps_the_function(name, dtype, most):
+    branches, modules = kept(name, dtype)
+    assert difference(branches, modules, dtype) < most
+
+
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-13), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_doubly_stochastic_mixer_keeps_the_function_whatever_theta_is(name, dtype, most):
+    branches, modules = kept(name, dtype)
+    with torch.no_grad():
+        for module in modules:
+            g = module.mixer.num_parameters
+            generator = torch.Generator().manual_seed(2)
+            module.bias[:g] = 3 * torch.randn(g, generator=generator).to(dtype)
+            module.weight[:g] = torch.randn(module.weight[:g].shape, generator=generator).to(dtype)
+    apart = difference(branches, modules, dtype)
+    if modules[0].mixer.exact:
+        assert apart < most
+    else:  # mhc's columns are off by its iteration, the others' by anything
+        assert apart > 1e-4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_after_three_steps_from_the_kept_function_everything_has_moved(name):
+    _, modules = kept(name, torch.float64)
+    offsets = nn.Parameter(torch.zeros(4, DIM, dtype=torch.float64))
+    optimizer = torch.optim.Adam([*modules.parameters(), offsets], lr=1e-2)
+    before = [copy.deepcopy(module) for module in modules]
+    x = streams(dtype=torch.float64)[..., 0, :]
+    for _ in range(3):
+        optimizer.zero_grad()
+        reduce_streams(modules(expand_streams(x, 4, offsets))).square().mean().backward()
+        optimizer.step()
+    g = modules[0].mixer.num_parameters
+    parts = (slice(g), slice(g, g + 4), slice(g + 4, None))  # θ, b_pre, b_post
+    for layer_, (old, new) in enumerate(zip(before, modules, strict=True)):
+        # The last θ of doubly stochastic mixers has no part in the mean. Rounding alone moves
+        # Adam by 1e-10.
+        for part in parts if layer_ < 5 else parts[1:]:
+            assert (new.bias[part] - old.bias[part]).abs().max() > 1e-7
+            assert (new.weight[part] - old.weight[part]).abs().max() > 1e-7
+
+
+def test_frozen_mixing_is_one_matrix_for_all_tokens_and_stays_it():
+    modules = nn.Sequential(*(shaken(layer(layer=k)) for k in range(3)))
+    for module in modules:
+        module.freeze_mixing()
+    before = [module.matrices(streams()) for module in modules]
+    optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-2)
+    for _ in range(3):
+        optimizer.zero_grad()
+        modules(streams()).square().mean().backward()
+        optimizer.step()
+    for module, (H_res, H_pre, _) in zip(modules, before, strict=True):
+        after, read, _ = module.matrices(streams(seed=5))
+        # Decay moves what has no gradient, too: the optimizer's choice, and W is 0 there.
+        g = module.mixer.num_parameters
+        assert torch.equal(module.weight[:g], torch.zeros_like(module.weight[:g]))
+        assert (H_res - H_res[0, 0]).abs().max() < 1e-6
+        assert (read - H_pre).abs().max() > 1e-3
+        assert (after - H_res).abs().max() < 1e-2
+
+
 # Precision
 
 

@@ -98,6 +98,30 @@ def test_behind_a_mean_the_last_mixer_does_nothing(mixer, corpus):
         assert slope < 1e-14 if dead else slope > 1e-7
 
 
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_a_model_that_keeps_the_function_is_the_plain_residual_at_first(mixer, corpus):
+    plain = nano(RESIDUAL, layers=4)
+    model = nano(mixer, layers=4, keep_function=True, offsets=0.0, reduce="mean")
+    tokens = corpus.windows[:2, :40]
+    assert (model(tokens)[0] - plain(tokens)[0]).abs().max() < 1e-5
+
+
+def test_frozen_mixing_is_not_trained(corpus):
+    model = nano("go-mhc", frozen=True)
+    tokens, targets = corpus.batch(0, 4)
+    model(tokens, targets)[1].backward()
+    for connection in model.connections:
+        g = connection.mixer.num_parameters
+        assert connection.weight.grad[:g].abs().max() == 0 == connection.bias.grad[:g].abs().max()
+        assert connection.weight.grad[g:].abs().max() > 0 == connection.alpha.grad[0]
+
+
+def test_the_width_of_the_mlp():
+    plain, wide = nano(RESIDUAL), nano(RESIDUAL, mlp=300)
+    more = wide.num_parameters() - plain.num_parameters()
+    assert more == 2 * plain.config.layers * plain.config.width * (300 - 4 * plain.config.width)
+
+
 def test_a_dead_start_stays_dead(corpus):
     model = nano("go-mhc", dead_start=True)
     model(corpus.windows[:, :-1], corpus.windows[:, 1:])[1].backward()
@@ -113,6 +137,16 @@ def test_a_dead_start_stays_dead(corpus):
     [
         ({"d": 8, "reduce": "mean"}, "expected a mixer for d, reduce, got residual"),
         ({"dead_start": True}, "expected a mixer for dead_start, got residual"),
+        ({"frozen": True}, "expected a mixer for frozen, got residual"),
+        ({"mlp": 0}, "expected mlp >= 1, got 0"),
+        (
+            {"mixer": "hc", "keep_function": True, "offsets": 0.0},
+            "reduce='mean' and offsets=0 with keep_function, got 'read' and 0.0",
+        ),
+        (
+            {"mixer": "hc", "keep_function": True, "reduce": "mean"},
+            "reduce='mean' and offsets=0 with keep_function, got 'mean' and 0.02",
+        ),
         (
             {"mixer": "go-mhc", "dead_start": True, "off_diagonal_mass": 0.1},
             "dead_start or off_diagonal_mass, got both: 0.1",

@@ -40,6 +40,8 @@ STREAMS = (  # fields of `GPTConfig` that say something of streams, so nothing t
     "iterations",
     "factors",
     "off_diagonal_mass",
+    "keep_function",
+    "frozen",
     "dead_start",
     "offsets",
     "inputs",
@@ -59,6 +61,7 @@ class GPTConfig:
         layers: pairs of attention and MLP.
         heads: of attention; divides width.
         width: C, features of a stream.
+        mlp: features inside an MLP; four times the width if None.
         dropout: share dropped from embeddings, attention and the answers of the branches.
         mixer: "residual" for one plain stream, or a name in `MIXERS`.
         d: number of streams. This and what follows is for mixers alone: "residual" has one stream.
@@ -67,6 +70,9 @@ class GPTConfig:
         factors: of a Kronecker product of mixers of this family; None for none, but of kromhc and
             kron-go theirs.
         off_diagonal_mass: of H_res at the start, in (0, 1); identity has none, whatever it is.
+        keep_function: whether the model starts as the plain residual one of its seed, see
+            `HyperConnection`; the streams then are copies at first, and their mean is read.
+        frozen: whether θ stays what it is at the start, so that the mixing is not learned.
         dead_start: whether θ starts at 0 instead, where go-mhc has no gradient; it takes no
             off_diagonal_mass.
         offsets: spread of the offsets that make the streams different at the start. At 0 the
@@ -89,6 +95,7 @@ class GPTConfig:
     layers: int
     heads: int
     width: int
+    mlp: int | None = None
     dropout: float = 0.0
     mixer: str = RESIDUAL
     d: int = 4
@@ -96,6 +103,8 @@ class GPTConfig:
     iterations: int | None = None
     factors: tuple[int, ...] | None = None
     off_diagonal_mass: float = 0.01
+    keep_function: bool = False
+    frozen: bool = False
     dead_start: bool = False
     offsets: float = SPREAD
     inputs: Literal["all", "mean"] = "all"
@@ -106,6 +115,8 @@ class GPTConfig:
         """Check the sizes; what only a mixer can check is checked when it is made."""
         for name in ("vocabulary", "block", "layers", "heads", "width", "d"):
             check_count(name, getattr(self, name), least=1)
+        if self.mlp is not None:
+            check_count("mlp", self.mlp, least=1)
         if self.width % self.heads:
             raise ValueError(f"expected heads to divide width {self.width}, got {self.heads}")
         if not 0 <= self.dropout < 1:
@@ -123,6 +134,12 @@ class GPTConfig:
         if self.dead_start and "off_diagonal_mass" in changed:
             raise ValueError(
                 f"expected dead_start or off_diagonal_mass, got both: {self.off_diagonal_mass}"
+            )
+
+        if self.keep_function and (self.reduce != "mean" or self.offsets):
+            raise ValueError(
+                "expected reduce='mean' and offsets=0 with keep_function, got "
+                f"{self.reduce!r} and {self.offsets}"
             )
 
     def make_mixer(self) -> Mixer | None:
@@ -206,8 +223,9 @@ class MLP(nn.Module):
     def __init__(self, config: GPTConfig) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(config.width, bias=False)
-        self.up = nn.Linear(config.width, 4 * config.width, bias=False)
-        self.out = nn.Linear(4 * config.width, config.width, bias=False)
+        inside = config.mlp or 4 * config.width
+        self.up = nn.Linear(config.width, inside, bias=False)
+        self.out = nn.Linear(inside, config.width, bias=False)
         self.drop = nn.Dropout(config.dropout)
 
     def forward(self, x: Float[Tensor, "batch tokens C"]) -> Float[Tensor, "batch tokens C"]:
@@ -261,6 +279,7 @@ class GPT(nn.Module):
                 layer=layer,
                 off_diagonal_mass=config.off_diagonal_mass,
                 inputs=config.inputs,
+                keep_function=config.keep_function,
                 generator=own,
             )
             for layer, branch in enumerate(branches)
@@ -273,6 +292,9 @@ class GPT(nn.Module):
             if config.reduce == "read":
                 self.read = nn.Parameter(preference(config.d, len(branches)))
         self._start(torch.Generator().manual_seed(seed))
+        for connection in self.connections:
+            if config.frozen and isinstance(connection, HyperConnection):
+                connection.freeze_mixing()
 
     @torch.no_grad()
     def _start(self, generator: torch.Generator) -> None:

@@ -53,6 +53,10 @@ def _parser() -> argparse.ArgumentParser:
     streams.add_argument(
         "--off-diagonal-mass", type=float, help=f"of H_res at first ({model['off_diagonal_mass']})"
     )
+    streams.add_argument(
+        "--keep-function", action="store_true", help="start as the plain residual: mean, no offsets"
+    )
+    streams.add_argument("--frozen", action="store_true", help="do not train θ")
     streams.add_argument("--dead-start", action="store_true", help="start θ at 0")
     streams.add_argument("--offsets", type=float, help=f"spread at first ({model['offsets']})")
     streams.add_argument(
