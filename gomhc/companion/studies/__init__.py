@@ -46,7 +46,8 @@ def units(profile: str | None = None) -> list[Unit]:
     )
 
     if profile == "pilot":
-        return long_trainings.pilot()
+        every = [*long_trainings.pilot(), *long_trainings.tuning()]
+        return list({unit.name: unit for unit in every}.values())
     if profile is not None:
         return language_models.units(profile)
     return [*polytope.UNITS, *spectra.UNITS, *stream_mixing.UNITS, *cost.UNITS]

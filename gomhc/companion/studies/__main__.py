@@ -61,6 +61,7 @@ def run(todo: Sequence[Unit], options: argparse.Namespace, deadline: float) -> i
         offered: dict[str, Any] = {
             "device": options.device,
             "shakespeare": options.shakespeare,
+            "texts": options.texts,
             "out": checkpoint,
             "stop": lambda: time.monotonic() >= deadline,
             "progress": sys.stderr.isatty(),
@@ -121,6 +122,7 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="auto", help="of trainings: auto, cpu, cuda, cuda:1, …")
     parser.add_argument("--shakespeare", type=Path, help="a copy of Tiny Shakespeare")
+    parser.add_argument("--texts", type=Path, help="a folder of other texts, such as kjv.txt")
     parser.add_argument(
         "--checkpoints",
         type=Path,
@@ -141,6 +143,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"expected a folder as --out, got the file {options.out}")
     if options.shakespeare and not options.shakespeare.is_file():
         parser.error(f"expected a text file as --shakespeare, found none at {options.shakespeare}")
+    if options.texts and not options.texts.is_dir():
+        parser.error(f"expected a folder as --texts, got {options.texts}")
     if options.profile:
         from gomhc.lm.data import cache
         from gomhc.lm.train import chosen_device

@@ -43,8 +43,8 @@ class Unit(NamedTuple):
         protocol: raised when its numbers are meant to move. A record is current when its
             configuration, seeds and protocol are those of the unit.
         takes: what `run` takes from the command beside its configuration, by name: device,
-            shakespeare, out (a folder of checkpoints), stop (a question asked as it runs) and
-            progress. No number depends on these.
+            shakespeare, texts, out (a folder of checkpoints), stop (a question asked as it runs)
+            and progress. No number depends on these.
     """
 
     name: str

@@ -1,6 +1,7 @@
 """The trainings that chapter 7 rests on: which, in what order, and what one of them finds."""
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -86,6 +87,7 @@ def run(
     *,
     device: str = "auto",
     shakespeare: Path | None = None,
+    texts: Path | None = None,
     out: Path | None = None,
     stop: Callable[[], bool] = lambda: False,
     progress: bool = False,
@@ -95,10 +97,12 @@ def run(
     Args:
         model: `preset` and changes to it.
         training: fields of `TrainConfig`.
-        corpus: `kind`, "stories" or "shakespeare", and options of its loader.
+        corpus: `kind`, "stories", "shakespeare" or "file", and options of its loader; of a file its
+            name in the folder `texts`, and the SHA-256 that it must have.
         watch_every: steps between reports of the streams, at evaluations; none if not given.
         device: see `train`.
         shakespeare: a copy of Tiny Shakespeare; downloaded if not given.
+        texts: folder of other texts.
         out: folder of checkpoints.
         stop: see `train`.
         progress: see `train`.
@@ -117,7 +121,9 @@ def run(
 
     Raises:
         Stopped: if `stop` said so before the end.
-        ValueError: if there is no such corpus or device, or the configuration is none.
+        ValueError: if there is no such corpus or device, or the configuration is none; if a file
+            is wanted and no folder given, or it is another text.
+        FileNotFoundError: if the folder has no such file.
     """
     where = chosen_device(device)
     changes = dict(model)
@@ -128,8 +134,10 @@ def run(
         text = _stories(sizes.block, training.get("seed", 0), **options)
     elif kind == "shakespeare":
         text = data.tiny_shakespeare(shakespeare, block=sizes.block, **options)
+    elif kind == "file":
+        text = _file(texts, sizes.block, **options)
     else:
-        raise ValueError(f"expected a corpus of kind stories or shakespeare, got {kind!r}")
+        raise ValueError(f"expected a corpus of kind stories, shakespeare or file, got {kind!r}")
     config = TrainConfig(sizes, **training)
 
     def watch(step: int, model: GPT) -> dict[str, Any] | None:
@@ -174,6 +182,20 @@ def run(
 def _stories(block: int, seed: int, **options: int) -> data.Corpus:
     """The stories of a seed, which many trainings share."""
     return data.stories(block, seed=seed, **options)
+
+
+def _file(
+    folder: Path | None, block: int, *, name: str, sha256: str, **options: Any
+) -> data.Corpus:
+    if folder is None:
+        raise ValueError(f"expected --texts, the folder of {name}, got none")
+    path = folder / name
+    if not path.is_file():
+        raise FileNotFoundError(f"expected {name} in {folder}, found none")
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest != sha256:
+        raise ValueError(f"expected the SHA-256 {sha256} of {path}, got {digest}")
+    return data.text(path, block, **options)
 
 
 def _report(model: GPT, text: data.Corpus) -> dict[str, Any] | None:
