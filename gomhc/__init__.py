@@ -42,6 +42,7 @@ from gomhc.mixers import (
     make_mixer,
 )
 from gomhc.reach import Nearest, distance_to_family, nearest_in_family
+from gomhc.weight_decay import parameter_groups
 
 __version__ = "0.1.0"
 
@@ -74,6 +75,7 @@ __all__ = [
     "make_mixer",
     "marginal_error",
     "nearest_in_family",
+    "parameter_groups",
     "permutation_matrices",
     "project",
     "reduce_streams",

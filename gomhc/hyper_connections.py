@@ -24,7 +24,7 @@ Note [Precision]
 import functools
 import math
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -163,6 +163,13 @@ class HyperConnection(nn.Module):
     Source: Hyper-Connections, arXiv 2409.19606; this form: mHC, arXiv 2512.24880, section 4.
     """
 
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, X: Float[Tensor, "*batch d C"], *arguments: Any, **options: Any
+        ) -> Float[Tensor, "*batch d C"]:
+            """See `forward`; what torch's own annotation leaves open."""
+
     def __init__(
         self,
         dim: int,
@@ -213,14 +220,17 @@ class HyperConnection(nn.Module):
             ValueError: if X is not (..., d, C).
         """
         self._check(X)
-        way = {"backend": "reference"} if self.backend == "reference" else {}
-        mix = functools.partial(self.mixer, **way)
+        mix: Callable[[Tensor], Tensor] = self.mixer
+        if self.backend == "reference":
+            mix = functools.partial(self.mixer, backend="reference")
         return matrices(X, self.weight, self.bias, self.alpha, mix)
 
     def _check(self, X: Tensor) -> None:
         if X.shape[-2:] != (self.mixer.d, self.dim):
-            expected = f"(..., {self.mixer.d}, {self.dim})"
-            raise ValueError(f"expected streams {expected}, got {tuple(X.shape)}")
+            d = self.mixer.d
+            hint = f"; expand_streams(x, {d}) makes them of one" * (X.shape[-1:] == (self.dim,))
+            expected = f"(..., {d}, {self.dim})"
+            raise ValueError(f"expected streams {expected}, got {tuple(X.shape)}{hint}")
 
     def _backend(self) -> Backend:
         """Its own; where that is "auto", a mixer that goes through PyTorch takes it along."""

@@ -311,8 +311,23 @@ def test_without_a_compiler_pytorch_does_it(monkeypatch):
     mixer, theta = make_mixer("go-mhc", 4), torch.randn(FEWEST_TOKENS, 28)
     assert torch.equal(mixer(theta), make_mixer("go-mhc", 4, backend="reference")(theta))
     assert "cpu: reference (numba is not installed: install it)" in backend_report()
+    monkeypatch.setitem(gomhc.fused.COMPILERS, "cuda", (False, "triton is not installed"))
     with pytest.raises(RuntimeError, match="numba is not installed"):
-        make_mixer("go-mhc", 4, backend="fused")(theta)
+        make_mixer("go-mhc", 4, backend="fused")
+
+
+@pytest.mark.parametrize(
+    ("name", "d", "options", "message"),
+    [
+        ("hc", 4, {}, "there is nothing to compute"),
+        ("identity", 4, {}, "the mixer has no compiled form"),
+        ("go-mhc", 20, {}, "a matrix of order 40 is larger than 32"),
+        ("mhc-lite", 8, {}, "8! permutations are more than 7!"),
+    ],
+)
+def test_what_can_never_run_is_refused_when_it_is_made(name, d, options, message):
+    with pytest.raises(RuntimeError, match=message):
+        make_mixer(name, d, backend="fused", **options)
 
 
 def said_with(code, **environment):

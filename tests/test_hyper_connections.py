@@ -8,7 +8,14 @@ from torch import nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from gomhc import MIXERS, HyperConnection, expand_streams, make_mixer, reduce_streams
+from gomhc import (
+    MIXERS,
+    HyperConnection,
+    expand_streams,
+    make_mixer,
+    parameter_groups,
+    reduce_streams,
+)
 
 DIM = 8
 NAMES = [name for name in MIXERS if name != "identity"]
@@ -207,6 +214,20 @@ def test_frozen_mixing_is_one_matrix_for_all_tokens_and_stays_it():
         assert (after - H_res).abs().max() < 1e-2
 
 
+@pytest.mark.parametrize("connections", [False, True])
+def test_connections_do_not_decay_unless_asked_to(connections):
+    model = nn.Sequential(nn.Linear(DIM, DIM), layer(), nn.LayerNorm(DIM))
+    model[2].bias.requires_grad_(False)
+    decays, others = parameter_groups(model, 0.1, connections=connections)
+    assert (decays["weight_decay"], others["weight_decay"]) == (0.1, 0.0)
+    names = {weight: name for name, weight in model.named_parameters()}
+    expected = {"0.weight", "1.branch.weight"} | ({"1.weight"} if connections else set())
+    assert {names[weight] for weight in decays["params"]} == expected
+    together = [names[weight] for weight in [*decays["params"], *others["params"]]]
+    assert sorted(together) == sorted(set(names.values()) - {"2.bias"})
+    torch.optim.AdamW([decays, others], 1e-3)
+
+
 # Precision
 
 
@@ -299,7 +320,14 @@ def test_a_mixer_inside_the_package_hyper_connections():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: layer()(torch.randn(2, 3, DIM)), "expected streams"),
+        (
+            lambda: layer()(torch.randn(2, 3, DIM)),
+            r"expected streams \(..., 4, 8\), got \(2, 3, 8\); expand_streams\(x, 4\) makes them",
+        ),
+        (
+            lambda: layer()(torch.randn(2, 4, 5)),
+            r"expected streams \(..., 4, 8\), got \(2, 4, 5\)$",
+        ),
         (lambda: layer(layer=-1), "layer >= 0"),
         (lambda: HyperConnection(0, nn.Identity(), make_mixer("mhc", 2)), "dim >= 1"),
         (lambda: expand_streams(torch.randn(3, DIM), 0), "d >= 1"),

@@ -1,6 +1,7 @@
 """One contract over every mixer, then what is particular to a family."""
 
 import math
+import typing
 
 import numpy as np
 import ot
@@ -13,7 +14,7 @@ from torch.nn.utils import parametrize
 import gomhc
 from gomhc import MIXERS, make_mixer
 from gomhc.fused import FEWEST_TOKENS
-from gomhc.mixers import Identity
+from gomhc.mixers import Identity, MixerName
 
 # Every family at sizes it allows, the smallest first.
 CASES = [
@@ -290,6 +291,25 @@ def test_wrong_options(name, d, options, message, unchecked):
 def test_sizes_are_integers(name, d, options, message, unchecked):
     with pytest.raises(TypeError, match=message):
         make_mixer(name, d, **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "near"),
+    [("go_mhc", "go-mhc"), ("KromHC", "kromhc"), ("mhc_lite", "mhc-lite"), ("orthgonal", "orth")],
+)
+def test_a_name_that_is_nearly_one(name, near):
+    with pytest.raises(ValueError, match=f"got {name!r}; did you mean {near}"):
+        make_mixer(name, 4)
+
+
+@pytest.mark.parametrize("name", ["sinkhorn", "", 4])
+def test_a_name_that_is_none(name, unchecked):
+    with pytest.raises(ValueError, match=f"got {name!r}$"):
+        make_mixer(name, 4)
+
+
+def test_the_names_have_a_type():
+    assert typing.get_args(MixerName) == tuple(MIXERS)
 
 
 def test_an_option_the_family_does_not_have():

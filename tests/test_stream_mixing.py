@@ -288,8 +288,10 @@ def test_a_fit_asks_its_mixer(of_mixer, of_fit, path, monkeypatch):
 
 
 def test_a_fit_of_a_mixer_that_insists_where_there_is_no_code():
+    mixer = make_mixer("identity", 3)
+    mixer.backend = "fused"
     with pytest.raises(ValueError, match="no code for Identity"):
-        fit(small(3), make_mixer("identity", 3, backend="fused"))
+        fit(small(3), mixer)
 
 
 FACTORS = [

@@ -186,6 +186,19 @@ def choose(
     return Choice("reference", why)
 
 
+def check_fused(stages: Sequence[Stage] | None) -> None:
+    """Raise RuntimeError if there is no device here on which compiled code runs these stages."""
+    reasons = []
+    for device in COMPILERS:
+        try:
+            choose("fused", stages, FEWEST_TOKENS, torch.float32, device)
+        except RuntimeError as error:
+            reasons.append(error)
+        else:
+            return
+    raise reasons[0]
+
+
 def fused(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Tensor, "..."]:
     """Mixing matrices by the fused path.
 

@@ -1,11 +1,12 @@
 """Mixers: maps from generators θ to stream-mixing matrices, one family a file."""
 
+import difflib
 import inspect
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from gomhc.checks import check_count
-from gomhc.fused import Backend, check_backend
+from gomhc.fused import Backend, check_backend, check_fused
 from gomhc.mixers.base import Mixer
 from gomhc.mixers.birkhoff_von_neumann import BirkhoffVonNeumann
 from gomhc.mixers.identity import Identity
@@ -30,6 +31,17 @@ __all__ = [
     "make_mixer",
 ]
 
+MixerName = Literal[
+    "identity",
+    "hc",
+    "mhc",
+    "mhc-lite",
+    "kromhc",
+    "go-mhc",
+    "kron-go",
+    "orthogonal",
+    "transport",
+]
 MIXERS: dict[str, Callable[..., Mixer]] = {
     "identity": Identity,
     "hc": Unconstrained,
@@ -43,7 +55,9 @@ MIXERS: dict[str, Callable[..., Mixer]] = {
 }
 
 
-def make_mixer(name: str, d: int, *, backend: Backend = "auto", **options: Any) -> Mixer:
+def make_mixer(
+    name: MixerName | str, d: int, *, backend: Backend = "auto", **options: Any
+) -> Mixer:
     """Make a mixer by its name in the literature.
 
     Args:
@@ -60,9 +74,13 @@ def make_mixer(name: str, d: int, *, backend: Backend = "auto", **options: Any) 
         ValueError: if the name or the backend is unknown, the family does not allow d or an
             option's value, or factors do not have the product d.
         TypeError: if the family has no such option, or a size is no integer.
+        RuntimeError: if the backend is "fused" and there is no compiled code for this mixer, or no
+            compiler.
     """
     if name not in MIXERS:
-        raise ValueError(f"expected one of {', '.join(MIXERS)}; got {name!r}")
+        near = difflib.get_close_matches(str(name).lower().replace("_", "-"), MIXERS, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        raise ValueError(f"expected one of {', '.join(MIXERS)}; got {name!r}{hint}")
     own = [option for option in inspect.signature(MIXERS[name]).parameters if option != "d"]
     if not set(options) <= {*own, "factors"}:
         known = ", ".join(dict.fromkeys([*own, "factors"]))
@@ -74,4 +92,6 @@ def make_mixer(name: str, d: int, *, backend: Backend = "auto", **options: Any) 
         sizes = checked_factors(name, check_count("number of streams d", d), options.pop("factors"))
         mixer = Kronecker([MIXERS[name](size, **options) for size in sizes])
     mixer.backend = backend
+    if backend == "fused":
+        check_fused(mixer.stages())
     return mixer

@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float
@@ -38,6 +39,13 @@ class Mixer(nn.Module, ABC):
     exact: bool
     isometric: bool = False
     backend: Backend = "auto"
+
+    if TYPE_CHECKING:
+
+        def __call__(
+            self, theta: Float[Tensor, "*batch g"], backend: Backend | None = None
+        ) -> Float[Tensor, "*batch d d"]:
+            """See `forward`; what torch's own annotation leaves open."""
 
     def __init_subclass__(cls) -> None:
         """Another map must not inherit the compiled form of the one that it replaces."""

@@ -20,12 +20,12 @@ import torch
 from torch import Tensor, nn
 
 from gomhc.extras import load as load_package
-from gomhc.hyper_connections import HyperConnection
 from gomhc.lm.data import Corpus
 from gomhc.lm.model import GPT, evaluating
 from gomhc.lm.train import checkpoint
 from gomhc.lm.train.config import Progress, TrainConfig, learning_rate
 from gomhc.lm.train.non_finite import NonFiniteError, first_non_finite
+from gomhc.weight_decay import parameter_groups
 
 __all__ = ["chosen_device", "evaluate", "train"]
 
@@ -276,18 +276,7 @@ def _tick(device: torch.device) -> None:
 
 
 def _optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
-    spared = {
-        id(connection.weight)
-        for connection in model.connections
-        if isinstance(connection, HyperConnection) and not config.decay_connections
-    }
-    decayed = [w.ndim >= 2 and id(w) not in spared for w in model.parameters()]
-    matrices = [w for w, decay in zip(model.parameters(), decayed, strict=True) if decay]
-    others = [w for w, decay in zip(model.parameters(), decayed, strict=True) if not decay]
-    groups = [
-        {"params": matrices, "weight_decay": config.weight_decay},
-        {"params": others, "weight_decay": 0.0},
-    ]
+    groups = parameter_groups(model, config.weight_decay, connections=config.decay_connections)
     return torch.optim.AdamW(groups, config.learning_rate, betas=config.betas)
 
 
