@@ -21,7 +21,9 @@ Note [Precision]
     row sums with them.
 """
 
+import copy
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -218,6 +220,7 @@ class HyperConnection(nn.Module):
 
         Raises:
             ValueError: if X is not (..., d, C).
+            TypeError: if X has another dtype than the weights, and autocast does not see to it.
         """
         self._check(X)
         mix: Callable[[Tensor], Tensor] = self.mixer
@@ -231,6 +234,12 @@ class HyperConnection(nn.Module):
             hint = f"; expand_streams(x, {d}) makes them of one" * (X.shape[-1:] == (self.dim,))
             expected = f"(..., {d}, {self.dim})"
             raise ValueError(f"expected streams {expected}, got {tuple(X.shape)}{hint}")
+        both = {X.dtype, self.weight.dtype}  # autocast leaves float64 as it is
+        if len(both) > 1 and (autocast_dtype(X) is None or torch.float64 in both):
+            raise TypeError(
+                f"expected streams in {self.weight.dtype}, as the connection's weights are, got "
+                f"{X.dtype}"
+            )
 
     def _backend(self) -> Backend:
         """Its own; where that is "auto", a mixer that goes through PyTorch takes it along."""
@@ -240,8 +249,6 @@ class HyperConnection(nn.Module):
 
     def _stages(self, X: Tensor, narrow: torch.dtype | None) -> list[int] | None:
         """The mixer's, as the operators take them, if these are the path to take."""
-        if narrow is None and X.dtype != self.weight.dtype:
-            return None  # PyTorch says what is wrong
         stages = () if type(self.mixer) is Identity else self.mixer.stages()
         dtype = torch.float16 if narrow == torch.float16 else X.dtype
         where = math.prod(X.shape[:-2]), dtype, X.device.type
@@ -268,6 +275,7 @@ class HyperConnection(nn.Module):
         Raises:
             ValueError: if X is not (..., d, C), or the branch does not return one tensor of the
                 shape (..., C) that it was given.
+            TypeError: if X has another dtype than the weights, and autocast does not see to it.
         """
         self._check(X)
         *batch, d, C = X.shape
@@ -298,6 +306,24 @@ class HyperConnection(nn.Module):
         with full_precision(X):
             mixed = H_res @ wide + post[..., None] * written[..., None, :].to(wide.dtype)
             return mixed.to(X.dtype)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "HyperConnection":
+        """A copy with weights of its own; a function is not copied, nor would be what it uses."""
+        branch = self.branch
+        if inspect.isfunction(branch):
+            known = inspect.getclosurevars(branch)
+            used = {**known.nonlocals, **known.globals}
+            live = [name for name, value in used.items() if isinstance(value, nn.Module | Tensor)]
+            if live:
+                raise TypeError(
+                    "expected a module as the branch of a connection to copy, got a function "
+                    f"around {', '.join(live)}, whose weights the copy would share"
+                )
+        copied = self.__class__.__new__(self.__class__)
+        memo[id(self)] = copied
+        for name, value in self.__dict__.items():
+            copied.__dict__[name] = copy.deepcopy(value, memo)
+        return copied
 
     def extra_repr(self) -> str:
         """Sizes shown when the module is printed."""

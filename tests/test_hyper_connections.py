@@ -228,6 +228,37 @@ def test_connections_do_not_decay_unless_asked_to(connections):
     torch.optim.AdamW([decays, others], 1e-3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("tokens", [3, 300])
+def test_streams_of_another_dtype_than_the_weights(dtype, tokens):
+    X = torch.randn(tokens, 4, DIM).to(dtype)
+    message = f"expected streams in torch.float32.*got {dtype}"
+    with pytest.raises(TypeError, match=message):
+        layer()(X)
+    with torch.autocast("cpu", torch.bfloat16):
+        if dtype == torch.bfloat16:
+            assert layer()(X).dtype == dtype
+        else:
+            with pytest.raises(TypeError, match=message):
+                layer()(X)
+
+
+SHARED = nn.Linear(DIM, DIM)
+
+
+def test_a_copy_has_weights_of_its_own():
+    linear = nn.Linear(DIM, DIM)
+    copied = copy.deepcopy(layer(branch=linear))
+    assert copied.branch.weight is not linear.weight
+    plain = copy.deepcopy(layer(branch=lambda x: F.gelu(x)))
+    assert plain(streams()).shape == streams().shape
+    bound = layer(branch=linear.forward)
+    assert copy.deepcopy(bound).branch.__self__ is not linear
+    for branch in (lambda x: linear(x), lambda x: SHARED(x)):
+        with pytest.raises(TypeError, match="a function around (linear|SHARED), whose weights"):
+            copy.deepcopy(nn.Sequential(layer(branch=branch)))
+
+
 # Precision
 
 

@@ -300,12 +300,15 @@ def test_the_command_takes_no_option_that_has_no_effect(arguments, message, caps
     assert message in capsys.readouterr().err
 
 
-def test_ctrl_c_leaves_a_checkpoint_and_the_command_goes_on(tmp_path, capsys, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_a_checkpoint_and_the_command_goes_on(
+    tmp_path, capsys, monkeypatch, number
+):
     """The signal comes in the third step."""
 
     def press(steps, tokens):
         if len(steps) == 3:
-            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(number)
         return speed(steps, tokens)
 
     speed = train_config._speed
@@ -313,12 +316,19 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_command_goes_on(tmp_path, capsys, mo
     (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
     with monkeypatch.context() as patch:
         patch.setattr(train_config, "_speed", press)
-        before = signal.getsignal(signal.SIGINT)
+        before = signal.getsignal(number)
         assert main(command) == 130
-        assert signal.getsignal(signal.SIGINT) is before
+        assert signal.getsignal(number) is before
     assert "stopped after 3 of 5 steps: the same command goes on" in capsys.readouterr().out
     assert main(command) == 0
-    assert "residual, 132,160 parameters, 5 steps" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "residual, 132,160 parameters, 5 steps" in said.out
+    assert f"the model: gomhc.lm.train.load({str(tmp_path / 'run')!r})" in said.out
+    assert "dropped" not in said.err
+    assert main(command[:-2]) == 0
+    said = capsys.readouterr()
+    assert "the model" not in said.out
+    assert "no --out: the model will be dropped at the end" in said.err
 
 
 def test_connections_have_matrices_that_may_be_spared():

@@ -3,6 +3,7 @@
 import argparse
 import os
 import signal
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import fields
@@ -17,18 +18,20 @@ from gomhc.mixers import MIXERS
 
 @contextmanager
 def _interrupts() -> Iterator[Callable[[], bool]]:
-    """Ctrl-C as a question that `train` can ask; a second one ends the process as usual."""
+    """Ctrl-C and SIGTERM as a question that `train` can ask; a second one ends it as usual."""
     asked: list[int] = []
 
     def note(number: int, frame: object) -> None:
         asked.append(number)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+        for each, usual in before.items():
+            signal.signal(each, usual)
 
-    before = signal.signal(signal.SIGINT, note)
+    before = {each: signal.signal(each, note) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for each, usual in before.items():
+            signal.signal(each, usual)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -164,6 +167,8 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         corpus = _corpus(options, PRESETS[options.preset].block)
         config = _plan(options, corpus)
+        if options.out is None:
+            print("no --out: the model will be dropped at the end", file=sys.stderr)
         with _interrupts() as stop:
             model, seen = train(
                 config, corpus, device=options.device, out=options.out, progress=True, stop=stop
@@ -177,6 +182,8 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"stopped after {seen.step} of {config.steps} steps: {rest}")
         return 130
     print(_summary(options.mixer, model.num_parameters(), seen, corpus.floor))
+    if options.out is not None:
+        print(f"the model: gomhc.lm.train.load({str(options.out)!r})")
     return 0
 
 
