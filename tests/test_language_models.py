@@ -70,6 +70,18 @@ def test_each_training_is_a_record(two, tmp_path, capsys):
     assert capsys.readouterr().out.startswith("2 of 2 records are current")
 
 
+def test_streams_are_watched_over_a_training(two, tmp_path):
+    two[1].config["watch_every"] = 2
+    assert command(tmp_path / "records") == 0
+    plain, watched = (records.load(records.file_of(job.name, tmp_path / "records")) for job in two)
+    assert "streams" not in plain.series
+    streams, last = watched.series["streams"], watched.metrics["report"]
+    assert streams["step"] == [2, 4]
+    assert streams["distance"][1] == last["distance"] != streams["distance"][0]
+    assert streams["change"]["all as I"][1] == last["change"]["all as I"]
+    assert len(streams["loss"]) == 2
+
+
 @pytest.mark.parametrize("steps", [0, 2])
 def test_it_stops_in_time_and_goes_on_from_there(two, tmp_path, capsys, monkeypatch, steps):
     whole = language_models.run(**two[0].config, device="cpu")

@@ -117,7 +117,8 @@ def run(
             without streams) and a `sample` of text.
         series: `evaluations` (steps taken, loss, seconds); `loss` and `gradient` against the
             steps taken, means over equal parts of the run; up to where it diverged, if it did;
-            `streams`, if they are watched: (steps taken, report without the matrices themselves).
+            `streams`, if they are watched: `step` (steps taken) and the report at each, but for the
+            matrices themselves: its lists by name, and `change` by name.
 
     Raises:
         Stopped: if `stop` said so before the end.
@@ -220,12 +221,24 @@ def _finite(value: Any) -> Any:
 def _curves(seen: Progress) -> dict[str, Any]:
     size = max(1, math.ceil(seen.step / POINTS))
     parts = [slice(k, k + size) for k in range(0, seen.step, size)]
-    streams = {"streams": [list(pair) for pair in seen.watched]} if seen.watched else {}
+    streams = {"streams": _columns(seen.watched)} if seen.watched else {}
     return streams | {
         "evaluations": [[step, loss, seen.seconds[step - 1]] for step, loss in seen.evaluations],
         "loss": [[min(p.stop, seen.step), fmean(seen.loss[p])] for p in parts],
         "gradient": [[min(p.stop, seen.step), fmean(seen.gradient[p])] for p in parts],
     }
+
+
+def _columns(watched: Sequence[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
+    """Reports at several steps as lists, by name."""
+    reports = [report for _, report in watched]
+    table: dict[str, Any] = {"step": [step for step, _ in watched]}
+    for name, value in reports[0].items():
+        if isinstance(value, dict):
+            table[name] = {key: [report[name][key] for report in reports] for key in value}
+        else:
+            table[name] = [report[name] for report in reports]
+    return table
 
 
 # Which trainings
