@@ -23,7 +23,7 @@ MIXERS = (
     "transport",
     "orthogonal",
 )
-WIDE = "100.0"  # size of θ, as the record of exactness names it
+WIDE = "10.0"  # size of θ, as the record of exactness names it
 TOKENS = 16_384
 
 
