@@ -9,6 +9,7 @@ import torch
 
 from gomhc.lm import data
 from gomhc.lm.stories import log_probabilities, vocabulary
+from gomhc.lm.tokenizer import Tokenizer
 
 SONG = "row, row, row your boat, gently down the stream — merrily, life is but a dream.\n" * 60
 
@@ -61,11 +62,28 @@ def test_batches_depend_on_seed_and_step_alone():
 @pytest.mark.parametrize("level", ["characters", "bpe"])
 def test_a_file_comes_back_whole(song, level):
     corpus = data.text(song, block=16, level=level, vocabulary=300)
-    train = corpus.decode(corpus.train.tolist())
+    train = corpus.tokenizer.decode(corpus.train.tolist())
     assert SONG.startswith(train)
     assert len(train) == round(0.9 * len(SONG))
-    assert corpus.decode(corpus.windows[-1].tolist()) in SONG
+    assert corpus.tokenizer.decode(corpus.windows[-1].tolist()) in SONG
     assert corpus.floor is None
+
+
+def test_a_text_encodes_what_it_decodes(song):
+    for level in ("characters", "bpe"):
+        corpus = data.text(song, block=16, level=level, vocabulary=300)
+        assert corpus.tokenizer.decode(corpus.tokenizer.encode(SONG)) == SONG
+    assert data.text(song, block=16).vocabulary == len(set(SONG))
+
+
+def test_the_digest_knows_what_tokens_stand_for(song):
+    """The same numbers of other letters are another corpus."""
+    before = data.text(song, block=16)
+    letter = sorted(set(SONG))[-1]
+    song.write_text(SONG.replace(letter, chr(ord(letter) + 1000)))
+    after = data.text(song, block=16)
+    assert torch.equal(before.train, after.train)
+    assert before.digest != after.digest
 
 
 def test_bpe_is_trained_once(song, monkeypatch):
@@ -165,7 +183,7 @@ def test_tiny_stories_from_a_copy(tmp_path):
     (folder / "train.jsonl").write_text("\n".join(lines))
     corpus = data.tiny_stories(150, block=16, vocabulary=300, windows=4, source=str(folder))
     assert corpus.vocabulary <= 300
-    text = corpus.decode(corpus.train.tolist())
+    text = corpus.tokenizer.decode(corpus.train.tolist())
     assert text.startswith(f"{told[0]}\n<|endoftext|>\n{told[1]}")
     assert told[149].split("\n")[0] not in text  # in the last tenth, to evaluate on
     assert f"{told[100]}\n<|endoftext|>" in text
@@ -185,10 +203,9 @@ def test_tiny_stories_without_a_network(monkeypatch):
 def words(**changes):
     parts = {
         "name": "mine",
-        "vocabulary": 5,
+        "tokenizer": Tokenizer("numbers", 5),
         "train": torch.arange(20) % 5,
         "windows": torch.zeros(2, 9, dtype=torch.int64),
-        "decode": str,
     }
     return data.Corpus(**(parts | changes))
 

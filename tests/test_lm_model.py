@@ -116,6 +116,22 @@ def test_frozen_mixing_is_not_trained(corpus):
         assert connection.weight.grad[g:].abs().max() > 0 == connection.alpha.grad[0]
 
 
+def test_draws_by_temperature_and_of_the_most_probable(corpus):
+    model, start = nano(RESIDUAL), [1, 2, 3]
+    first = model(torch.tensor([start]))[0][0, -1]
+    assert model.generate(start, 1, temperature=0)[3] == first.argmax()
+    assert model.generate(start, 5, temperature=1e-6) == model.generate(start, 5, temperature=0)
+    best = set(first.topk(3).indices.tolist())
+    drawn = {model.generate(start, 1, top_k=3, seed=seed)[3] for seed in range(60)}
+    assert drawn == best
+    free = {model.generate(start, 1, seed=seed)[3] for seed in range(60)}
+    assert len(free) > 20
+    assert model.generate(start, 4, top_k=10**6, seed=3) == model.generate(start, 4, seed=3)
+    for wrong in ({"temperature": -1.0}, {"temperature": math.nan}, {"top_k": 0}):
+        with pytest.raises(ValueError, match=f"expected {next(iter(wrong))} >= "):
+            model.generate(start, 1, **wrong)
+
+
 def test_the_width_of_the_mlp():
     plain, wide = nano(RESIDUAL), nano(RESIDUAL, mlp=300)
     more = wide.num_parameters() - plain.num_parameters()

@@ -13,10 +13,20 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gomhc.lm import data
+from gomhc.lm import data, sample
 from gomhc.lm.model import GPT, preset
-from gomhc.lm.train import NonFiniteError, TrainConfig, evaluate, learning_rate, load, train
+from gomhc.lm.tokenizer import Tokenizer
+from gomhc.lm.train import (
+    NonFiniteError,
+    TrainConfig,
+    evaluate,
+    learning_rate,
+    load,
+    load_tokenizer,
+    train,
+)
 from gomhc.lm.train import config as train_config
+from gomhc.lm.train import loop as train_loop
 from gomhc.lm.train.__main__ import main
 from gomhc.lm.train.non_finite import first_non_finite
 
@@ -322,7 +332,8 @@ def test_a_signal_leaves_a_checkpoint_and_the_command_goes_on(
     assert "stopped after 3 of 5 steps: the same command goes on" in capsys.readouterr().out
     assert main(command) == 0
     said = capsys.readouterr()
-    assert "residual, 132,160 parameters, 5 steps" in said.out
+    assert "residual, 103,424 parameters, 5 steps" in said.out
+    assert f"python -m gomhc.lm.sample {tmp_path / 'run'} --prompt" in said.out
     assert f"the model: gomhc.lm.train.load({str(tmp_path / 'run')!r})" in said.out
     assert "dropped" not in said.err
     assert main(command[:-2]) == 0
@@ -348,6 +359,70 @@ def test_a_run_is_watched_at_evaluations_also_over_a_stop(corpus, tmp_path):
     size = model.num_parameters()
     assert [step for step, _ in stopped.watched] == [2]
     assert seen.watched == [(step, {"step": step, "size": size}) for step in (2, 6, 8)]
+
+
+def test_a_finished_run_goes_on_with_more_steps(corpus, tmp_path):
+    plan = config(steps=4, checkpoint_every=2)
+    train(plan, corpus, out=tmp_path)
+    longer = replace(plan, steps=8)
+    _, seen = train(longer, corpus, out=tmp_path)
+    assert (seen.step, seen.calls) == (8, 2)
+    _, again = train(longer, corpus, out=tmp_path)
+    assert again.loss == seen.loss
+    with pytest.raises(ValueError, match="which has taken 8 steps, not 4"):
+        train(plan, corpus, out=tmp_path)
+
+
+def test_the_longer_run_takes_its_own_learning_rates_from_there(corpus, tmp_path):
+    """By hand: four steps of the short schedule, then those of the long one."""
+    plan, longer = config("identity", steps=4), config("identity", steps=8)
+    train(plan, corpus, out=tmp_path)
+    model, _ = train(longer, corpus, out=tmp_path)
+    rates = [learning_rate(plan if step < 4 else longer, step) for step in range(8)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_loop, "learning_rate", lambda config, step: rates[step])
+        by_hand, _ = train(longer, corpus)
+    for one, other in zip(model.parameters(), by_hand.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_run_knows_what_its_tokens_stand_for(corpus, tmp_path):
+    train(config(), corpus, out=tmp_path)
+    assert load_tokenizer(tmp_path).state() == corpus.tokenizer.state()
+    load(tmp_path, corpus.tokenizer)
+    with pytest.raises(ValueError, match=r"expected the tokenizer of the run in .*, got another"):
+        load(tmp_path, Tokenizer("numbers", 460))
+    with pytest.raises(FileNotFoundError, match="expected a run in"):
+        load_tokenizer(tmp_path / "nothing")
+
+
+def test_a_run_is_sampled_from(tmp_path, capsys):
+    text, run = tmp_path / "a.txt", tmp_path / "run"
+    text.write_text("the cat sat on the mat . " * 200)
+    main(["--steps", "3", "--data", str(text), "--out", str(run)])
+    text.write_text("what it was has gone")
+    capsys.readouterr()
+    command = [str(run), "--prompt", "the c", "--count", "30"]
+    assert sample.main(command) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("the c") and len(said) == 5 + 30 + 1
+    assert set(said.rstrip("\n")) <= set("the cat sat on the mat . ")
+    sample.main(command)
+    assert capsys.readouterr().out == said
+    sample.main([*command, "--seed", "1"])
+    assert capsys.readouterr().out != said
+    for more, message in {
+        ("--prompt", "THE"): "expected known characters, got 'T'",
+        ("--temperature", "-1"): "expected temperature >= 0, got -1.0",
+        ("--top-k", "0"): "expected top_k >= 1, got 0",
+        ("--device", "tpu"): "expected a device auto, cpu or cuda, got 'tpu'",
+    }.items():
+        with pytest.raises(SystemExit, match="1"):
+            sample.main([*command, *more])
+        assert message in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="1"):
+        sample.main([str(tmp_path / "none")])
+    assert "expected a run in" in capsys.readouterr().err
 
 
 def test_a_run_gives_its_model_back(corpus, tmp_path):

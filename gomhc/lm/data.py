@@ -7,9 +7,9 @@ Note [Stateless batches]
 
 import hashlib
 import http.client
+import io
 import os
 import urllib.request
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,6 +23,7 @@ from torch import Tensor
 from gomhc.extras import load
 from gomhc.files import replacing
 from gomhc.lm import stories as process
+from gomhc.lm.tokenizer import Tokenizer
 
 __all__ = ["Corpus", "stories", "text", "tiny_shakespeare", "tiny_stories"]
 
@@ -40,10 +41,9 @@ class Corpus:
 
     Attributes:
         name: what it is.
-        vocabulary: number of different tokens.
+        tokenizer: what its tokens stand for; `Tokenizer("numbers", 100)` for those of one's own.
         train: (tokens,), int64.
         windows: (count, block + 1), int64; the last `block` tokens of each are predicted.
-        decode: token numbers -> text.
         cost: (count, block), what each predicted token costs a reader who knows the process that
             wrote it, in nats; None where nobody knows.
 
@@ -53,11 +53,15 @@ class Corpus:
     """
 
     name: str
-    vocabulary: int
+    tokenizer: Tokenizer
     train: Int[Tensor, " tokens"] = field(repr=False)
     windows: Int[Tensor, "count length"] = field(repr=False)
-    decode: Callable[[Sequence[int]], str] = field(repr=False)
     cost: Float[Tensor, "count block"] | None = field(default=None, repr=False)
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of different tokens."""
+        return self.tokenizer.size
 
     @property
     def block(self) -> int:
@@ -93,8 +97,8 @@ class Corpus:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the tokens, to train on and to evaluate on."""
-        total = hashlib.sha256()
+        """SHA-256 of the tokens, to train on and to evaluate on, and of what they stand for."""
+        total = hashlib.sha256(self.tokenizer.state().encode())
         for part in (self.train, self.windows):
             total.update(f"{tuple(part.shape)}".encode() + part.numpy().tobytes())
         return total.hexdigest()
@@ -161,10 +165,9 @@ def stories(block: int = 128, train: int = 1_000_000, windows: int = 64, seed: i
     rows = starts[:, None] + np.arange(block + 1)
     return Corpus(
         "stories",
-        len(words),
+        Tokenizer("words", words),
         torch.from_numpy(process.sample(train, seed).tokens),
         torch.from_numpy(held_out.tokens[rows]),
-        lambda tokens: " ".join(words[token] for token in tokens),
         torch.from_numpy(-held_out.log_probability[rows[:, 1:]]),
     )
 
@@ -222,31 +225,21 @@ def _split(
         raise ValueError(f"expected held_out in (0, 1), got {held_out}")
     cut = round(len(content) * (1 - held_out))
     if level == "characters":
-        letters = sorted(set(content))
-        number = {letter: k for k, letter in enumerate(letters)}
-        size = len(letters)
-        parts = [[number[letter] for letter in part] for part in (content[:cut], content[cut:])]
-
-        def decode(tokens: Sequence[int]) -> str:
-            return "".join(letters[token] for token in tokens)
-
+        tokenizer = Tokenizer("characters", sorted(set(content)))
     elif level == "bpe":
-        pieces = _bpe(content[:cut], vocabulary)
-        size = pieces.get_vocab_size()
-        parts = [pieces.encode(part).ids for part in (content[:cut], content[cut:])]
-
-        def decode(tokens: Sequence[int]) -> str:
-            return pieces.decode(list(tokens), skip_special_tokens=False)
-
+        tokenizer = _bpe(content[:cut], vocabulary)
     else:
         raise ValueError(f"expected level as 'characters' or 'bpe', got {level!r}")
-    train, rest = (torch.tensor(part) for part in parts)
+    train, rest = (
+        torch.from_numpy(np.array(tokenizer.encode(part), np.int64))
+        for part in (content[:cut], content[cut:])
+    )
     _checked(len(train), block, windows, f"to train on in {name}")
     _checked(len(rest), block, windows, f"to evaluate on in {name}")
     count = min(windows, len(rest) // (block + 1))
     starts = torch.arange(count) * (len(rest) - block - 1) // max(count - 1, 1)
     rows = rest[starts[:, None] + torch.arange(block + 1)]
-    return Corpus(name, size, train, rows, decode)
+    return Corpus(name, tokenizer, train, rows)
 
 
 def cache() -> Path:
@@ -255,23 +248,22 @@ def cache() -> Path:
     return Path(os.environ.get("GOMHC_CACHE") or Path(user) / "gomhc")
 
 
-def _bpe(content: str, vocabulary: int) -> Any:
+def _bpe(content: str, vocabulary: int) -> Tokenizer:
     """Byte-level BPE of a text, trained once."""
     tokenizers = load("tokenizers", "lm", "BPE")
     digest = hashlib.sha256(f"{vocabulary} {tokenizers.__version__} {content}".encode())
     path = cache() / f"bpe-{digest.hexdigest()[:32]}.json"
-    if path.exists():
-        return tokenizers.Tokenizer.from_file(str(path))
-    pieces = tokenizers.ByteLevelBPETokenizer()
-    pieces.train_from_iterator(
-        content.splitlines(keepends=True),
-        vocab_size=vocabulary,
-        special_tokens=[END],
-        show_progress=False,
-    )
-    with replacing(path) as draft:
-        pieces.save(str(draft))
-    return tokenizers.Tokenizer.from_file(str(path))
+    if not path.exists():
+        pieces = tokenizers.ByteLevelBPETokenizer()
+        pieces.train_from_iterator(
+            io.StringIO(content, newline="\n"),  # line by line, without a copy of all
+            vocab_size=vocabulary,
+            special_tokens=[END],
+            show_progress=False,
+        )
+        with replacing(path) as draft:
+            pieces.save(str(draft))
+    return Tokenizer("bpe", path.read_text(encoding="utf-8"))
 
 
 def tiny_shakespeare(path: str | os.PathLike[str] | None = None, **options: Any) -> Corpus:

@@ -11,6 +11,7 @@ Note [The last mixer]
     default the end reads the streams as a branch does, by weights σ(b) of its own.
 """
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -349,13 +350,22 @@ class GPT(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self, tokens: Sequence[int], count: int, *, vocabulary: int | None = None, seed: int = 0
+        self,
+        tokens: Sequence[int],
+        count: int,
+        *,
+        temperature: float = 1.0,
+        top_k: int | None = None,
+        vocabulary: int | None = None,
+        seed: int = 0,
     ) -> list[int]:
         """Go on with a text, each token drawn by the model's probabilities.
 
         Args:
             tokens: at least one.
             count: how many to add.
+            temperature: that the logits are divided by; 0 takes the most probable token.
+            top_k: draw from so many of the most probable tokens only.
             vocabulary: tokens that the text has, where the model has more.
             seed: of the draws.
 
@@ -363,18 +373,28 @@ class GPT(nn.Module):
             The tokens given and those added.
 
         Raises:
-            TypeError: if count is no integer.
-            ValueError: if no token is given, or count < 0.
+            TypeError: if count or top_k is no integer.
+            ValueError: if no token is given, count < 0, temperature < 0 or top_k < 1.
         """
         if not len(tokens):
             raise ValueError("expected at least one token to go on from, got none")
+        if not 0 <= temperature < math.inf:
+            raise ValueError(f"expected temperature >= 0, got {temperature}")
+        most = None if top_k is None else check_count("top_k", top_k, least=1)
         device = self.tokens.weight.device
         source = torch.Generator().manual_seed(seed)
         written = list(tokens)
         with evaluating(self):
             for _ in range(check_count("count", count)):
                 context = torch.tensor([written[-self.config.block :]], device=device)
-                weights = self(context)[0][0, -1, :vocabulary].float().softmax(-1).cpu()
+                logits = self(context)[0][0, -1, :vocabulary].float().cpu()
+                if temperature == 0:
+                    written.append(int(logits.argmax()))
+                    continue
+                if most is not None and most < len(logits):
+                    least = logits.topk(most).values[-1]
+                    logits = torch.where(logits < least, -math.inf, logits)
+                weights = (logits / temperature).softmax(-1)
                 written.append(int(torch.multinomial(weights, 1, generator=source)))
         return written
 

@@ -174,7 +174,7 @@ def run(
         "memory": torch.cuda.max_memory_allocated(where) if where.type == "cuda" else None,
         "calls": seen.calls,
         "report": _report(trained, text),
-        "sample": text.decode(sample),
+        "sample": text.tokenizer.decode(sample),
     }
     return Outcome(metrics, _curves(seen))
 

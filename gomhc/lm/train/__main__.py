@@ -73,8 +73,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--data",
         default="stories",
-        help="stories (the same ones for every seed), shakespeare, tinystories, or a text file; a "
-        "vocabulary smaller than the preset's leaves the preset's (%(default)s)",
+        help="stories (the same ones for every seed), shakespeare, tinystories, or a text file; "
+        "the model's vocabulary is the text's (%(default)s)",
     )
     parser.add_argument("--copy", help="file or folder with a copy of shakespeare or tinystories")
     parser.add_argument("--level", choices=["characters", "bpe"], default="characters")
@@ -138,7 +138,7 @@ def _plan(options: argparse.Namespace, corpus: data.Corpus) -> TrainConfig:
     sizes = PRESETS[options.preset]
     model = preset(
         options.preset,
-        vocabulary=max(sizes.vocabulary, corpus.vocabulary),
+        vocabulary=corpus.vocabulary,
         mixer=options.mixer,
         dropout=sizes.dropout if options.dropout is None else options.dropout,
         **streams,
@@ -183,6 +183,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(_summary(options.mixer, model.num_parameters(), seen, corpus.floor))
     if options.out is not None:
+        print(f'text of it: python -m gomhc.lm.sample {options.out} --prompt "…"')
         print(f"the model: gomhc.lm.train.load({str(options.out)!r})")
     return 0
 

@@ -18,22 +18,57 @@ from torch import Tensor
 
 from gomhc.extras import load as load_package
 from gomhc.files import replacing
+from gomhc.lm.data import Corpus
 from gomhc.lm.model import GPT, GPTConfig
+from gomhc.lm.tokenizer import Tokenizer
 from gomhc.lm.train.config import Progress, TrainConfig
 
-__all__ = ["load"]
+__all__ = ["load", "load_tokenizer"]
 
 STATE = "state.json"
 
 
-def load(folder: str | os.PathLike[str]) -> GPT:
+def load(folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> GPT:
     """The model of a run, as its last checkpoint has it.
+
+    Args:
+        folder: the `out` of `train`.
+        tokenizer: of the text that it is wanted for; not asked for if None.
+
+    Returns:
+        The model, on the CPU.
+
+    Raises:
+        FileNotFoundError: if there is no run in the folder.
+        ValueError: if it is damaged, or its tokens stand for something else.
+        ImportError: if safetensors is not installed.
+    """
+    folder = Path(folder)
+    if not (folder / STATE).is_file():
+        raise FileNotFoundError(f"expected a run in {folder}, found no {STATE}")
+    state, _, tensors = _read(folder, "cpu")
+    if tokenizer is not None and tokenizer.state() != state["tokenizer"]:
+        raise ValueError(
+            f"expected the tokenizer of the run in {folder}, got another: its text has changed, or "
+            "is another; load_tokenizer gives the one of the run"
+        )
+    sizes = dict(state["config"]["model"])
+    if sizes["factors"] is not None:
+        sizes["factors"] = tuple(sizes["factors"])
+    model = GPT(GPTConfig(**sizes))
+    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    model.load_state_dict(weights)
+    return model
+
+
+def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
+    """What the tokens of a run stand for.
 
     Args:
         folder: the `out` of `train`.
 
     Returns:
-        The model, on the CPU.
+        The tokenizer of the text that it was trained on.
 
     Raises:
         FileNotFoundError: if there is no run in the folder.
@@ -43,14 +78,7 @@ def load(folder: str | os.PathLike[str]) -> GPT:
     folder = Path(folder)
     if not (folder / STATE).is_file():
         raise FileNotFoundError(f"expected a run in {folder}, found no {STATE}")
-    state, _, tensors = _read(folder, "cpu")
-    sizes = dict(state["config"]["model"])
-    if sizes["factors"] is not None:
-        sizes["factors"] = tuple(sizes["factors"])
-    model = GPT(GPTConfig(**sizes))
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    model.load_state_dict(weights)
-    return model
+    return Tokenizer.from_state(_read(folder, "cpu")[0]["tokenizer"])
 
 
 def prepare(folder: Path) -> None:
@@ -65,7 +93,7 @@ def prepare(folder: Path) -> None:
 def save(
     folder: Path,
     config: TrainConfig,
-    digest: str,
+    corpus: Corpus,
     model: GPT,
     optimizer: torch.optim.AdamW,
     seen: Progress,
@@ -80,7 +108,8 @@ def save(
     file = folder / f"step-{seen.step:08d}.safetensors"
     with replacing(file) as draft:
         save_file(tensors, draft)
-    state = {"tensors": file.name, "config": asdict(config), "corpus": digest}
+    state = {"tensors": file.name, "config": asdict(config), "corpus": corpus.digest}
+    state["tokenizer"] = corpus.tokenizer.state()
     content = json.dumps(state | {"progress": asdict(seen)}, indent=1)
     with replacing(folder / STATE) as draft:
         draft.write_text(content, encoding="utf-8")
@@ -103,8 +132,10 @@ def resume(
     changed = [
         f"{key} {stored.get(key)}, not {value}"
         for key, value in asked.items()
-        if value != stored.get(key) and key != "checkpoint_every"
+        if value != stored.get(key) and key not in ("checkpoint_every", "steps")
     ]
+    if config.steps < seen.step:
+        changed.append(f"taken {seen.step} steps, not {config.steps}")
     if state["corpus"] != digest:
         changed.append("another corpus")
     if changed:
@@ -136,7 +167,7 @@ def _read(folder: Path, device: str) -> tuple[dict[str, Any], Progress, dict[str
             for name in ("evaluations", "watched")
         )
         seen = Progress(**progress, evaluations=evaluations, watched=watched)
-        _flat(state["config"]), state["corpus"]  # they must not lack either
+        _flat(state["config"]), state["corpus"], state["tokenizer"]  # it must not lack any
     except (ValueError, LookupError, TypeError, OSError, damage) as error:
         raise ValueError(
             f"expected a whole run in {folder}, got {error!r}; delete it to begin again"

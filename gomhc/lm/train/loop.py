@@ -78,7 +78,9 @@ def train(
         config: what to do.
         corpus: its vocabulary and block fit the model's.
         device: "auto" takes a GPU if there is one; in several processes each has its own.
-        out: folder of checkpoints; a run found there is resumed. Without it nothing is written.
+        out: folder of checkpoints; a run found there is resumed, a finished one with more steps
+            too: from there on the learning rate is that of the longer run. Without it nothing is
+            written.
         progress: whether to show a bar with loss and tokens a second.
         stop: asked before every step; True ends the run there, with a checkpoint.
         watch: called at every evaluation with the steps taken and the model, in the main process;
@@ -168,13 +170,13 @@ def train(
                     seen.watched += [(seen.step, note)] if note is not None else []
             if folder is not None and (done or seen.step % config.checkpoint_every == 0):
                 if engine.is_main_process:
-                    checkpoint.save(folder, config, corpus.digest, model, optimizer, seen)
+                    checkpoint.save(folder, config, corpus, model, optimizer, seen)
                 engine.wait_for_everyone()
             bar.update()
             bar.set_postfix_str(f"loss {value:.3f}, {seen.tokens_per_second:,.0f} tokens/s")
     stopped = 0 < seen.step < config.steps
     if folder is not None and stopped and engine.is_main_process:
-        checkpoint.save(folder, config, corpus.digest, model, optimizer, seen)
+        checkpoint.save(folder, config, corpus, model, optimizer, seen)
     return model, seen
 
 

@@ -1,0 +1,139 @@
+"""Text to tokens and back, in a form that is stored with a run."""
+
+import functools
+import json
+import re
+from array import array
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gomhc.extras import load
+
+__all__ = ["Tokenizer"]
+
+LINE = re.compile(r"(?<=\S\n)(?=\S)")
+PART = 2**16  # characters that byte-level BPE encodes at a time: it takes 100 bytes for each
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """What the numbers of tokens stand for.
+
+    Attributes:
+        kind: "characters" or "words" (which stand between spaces), each a token, "bpe", or
+            "numbers": tokens that stand for themselves, written with spaces between.
+        content: the tokens in the order of their numbers; of BPE the JSON of the package
+            tokenizers, and of numbers how many there are.
+
+    Raises:
+        ValueError: if there is no such kind, or a token comes twice.
+    """
+
+    kind: Literal["characters", "words", "bpe", "numbers"]
+    content: Sequence[str] | str | int = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Check the kind and the content."""
+        if self.kind not in ("characters", "words", "bpe", "numbers"):
+            raise ValueError(
+                f"expected tokens as characters, words, bpe or numbers; got {self.kind!r}"
+            )
+        if self.kind in ("characters", "words"):
+            assert not isinstance(self.content, int)
+            object.__setattr__(self, "content", tuple(self.content))
+            if len(self._numbers) != self.size:
+                raise ValueError(f"expected {self.kind} that differ, got one twice")
+
+    @property
+    def size(self) -> int:
+        """Number of tokens."""
+        if self.kind == "bpe":
+            return int(self._bpe.get_vocab_size())
+        return self.content if isinstance(self.content, int) else len(self.content)
+
+    @functools.cached_property
+    def _numbers(self) -> dict[str, int]:
+        assert not isinstance(self.content, int)
+        return {token: number for number, token in enumerate(self.content)}
+
+    @functools.cached_property
+    def _bpe(self) -> Any:
+        return load("tokenizers", "lm", "BPE").Tokenizer.from_str(self.content)
+
+    def encode(self, text: str) -> array:
+        """Numbers of the tokens of a text.
+
+        Args:
+            text: any for BPE, else of known tokens alone.
+
+        Returns:
+            An array of 64-bit integers.
+
+        Raises:
+            ValueError: if a token is unknown.
+        """
+        if self.kind == "bpe":
+            numbers = array("q")
+            for part in _parts(text):
+                numbers.extend(self._bpe.encode(part).ids)
+            return numbers
+        tokens = text if self.kind == "characters" else text.split()
+        try:
+            if self.kind == "numbers":
+                return array("q", map(self._known, map(int, tokens)))
+            return array("q", map(self._numbers.__getitem__, tokens))
+        except KeyError as error:
+            raise ValueError(f"expected known {self.kind}, got {error.args[0]!r}") from None
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """The text of some tokens.
+
+        Args:
+            tokens: numbers below `size`.
+
+        Returns:
+            Their text; bytes of BPE that are no UTF-8 become replacement characters.
+
+        Raises:
+            ValueError: if there is no such token.
+        """
+        tokens = [self._known(token) for token in tokens]
+        if self.kind == "bpe":
+            return str(self._bpe.decode(tokens, skip_special_tokens=False))
+        if isinstance(self.content, int):
+            return " ".join(map(str, tokens))
+        between = "" if self.kind == "characters" else " "
+        return between.join(self.content[token] for token in tokens)
+
+    def _known(self, token: int) -> int:
+        if not 0 <= token < self.size:
+            raise ValueError(f"expected tokens in [0, {self.size}), got {token}")
+        return int(token)
+
+    def state(self) -> str:
+        """It as JSON, from which `from_state` makes it again."""
+        return json.dumps([self.kind, self.content], ensure_ascii=False)
+
+    @classmethod
+    def from_state(cls, state: str) -> "Tokenizer":
+        """Make it of what `state` gave.
+
+        Raises:
+            ValueError: if it is something else.
+        """
+        try:
+            kind, content = json.loads(state)
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"expected the state of a tokenizer, got {error}") from None
+        return cls(kind, content)
+
+
+def _parts(text: str) -> Iterator[str]:
+    """Parts of a text between lines: no token spans a line's end with letters on both sides."""
+    begin = 0
+    while begin < len(text):
+        place = LINE.search(text, begin + PART)
+        end = place.start() if place else len(text)
+        yield text[begin:end]
+        begin = end

@@ -1,0 +1,90 @@
+"""Tokens: every text comes back, what is unknown is refused, and large texts are read in parts."""
+
+import tracemalloc
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gomhc.lm import tokenizer
+from gomhc.lm.tokenizer import Tokenizer
+
+SONG = "Ring a ring o' roses,\n  A pocket full of posies;\n\n\n\tA-tishoo! a-tishoo! é 🌹\n" * 40
+
+
+@pytest.fixture(scope="module")
+def bpe():
+    tokenizers = pytest.importorskip("tokenizers")
+    pieces = tokenizers.ByteLevelBPETokenizer()
+    pieces.train_from_iterator([SONG], vocab_size=400, show_progress=False)
+    return Tokenizer("bpe", pieces.to_str())
+
+
+def makers():
+    return [
+        Tokenizer("characters", sorted(set(SONG))),
+        Tokenizer("words", sorted(set(SONG.split()))),
+        Tokenizer("numbers", 12),
+    ]
+
+
+@pytest.mark.parametrize("made", makers(), ids=lambda made: made.kind)
+def test_it_comes_back(made):
+    text = {"characters": SONG, "words": " ".join(SONG.split()), "numbers": "3 11 0"}[made.kind]
+    numbers = made.encode(text)
+    assert max(numbers) < made.size
+    assert made.decode(numbers) == text
+    again = Tokenizer.from_state(made.state())
+    assert again == made
+    assert again.encode(text) == numbers
+
+
+def test_bpe_comes_back(bpe):
+    numbers = bpe.encode(SONG)
+    assert len(numbers) < len(SONG)
+    assert bpe.decode(numbers) == SONG
+    assert Tokenizer.from_state(bpe.state()).encode(SONG) == numbers
+
+
+@given(st.text(alphabet="ab \n\t.", max_size=300), st.integers(1, 40))
+def test_parts_have_the_tokens_of_the_whole(bpe, text, part):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokenizer, "PART", part)
+        assert "".join(tokenizer._parts(text)) == text
+        assert list(bpe.encode(text)) == bpe._bpe.encode(text).ids
+
+
+def test_a_large_text_takes_little_more_than_its_tokens(bpe, monkeypatch):
+    """Python's part of it: an encoding of the whole would hold a string for every token."""
+    text = SONG * 100
+    assert len(list(tokenizer._parts(text))) > 3
+    bpe.encode("a")
+    tracemalloc.start()
+    try:
+        numbers = bpe.encode(text)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 3 * 8 * len(numbers) + 40 * tokenizer.PART
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Tokenizer("letters", "abc"), "characters, words, bpe or numbers; got 'letters'"),
+        (lambda: Tokenizer("words", ["a", "b", "a"]), "expected words that differ, got one twice"),
+        (
+            lambda: Tokenizer("characters", "abc").encode("abd"),
+            "expected known characters, got 'd'",
+        ),
+        (lambda: Tokenizer("words", ["a"]).encode("a b"), "expected known words, got 'b'"),
+        (lambda: Tokenizer("numbers", 3).encode("1 3"), r"expected tokens in \[0, 3\), got 3"),
+        (lambda: Tokenizer("characters", "abc").decode([0, 3]), r"in \[0, 3\), got 3"),
+        (lambda: Tokenizer("words", ["a"]).decode([-1]), r"in \[0, 1\), got -1"),
+        (lambda: Tokenizer.from_state("none"), "expected the state of a tokenizer"),
+        (lambda: Tokenizer.from_state("[1]"), "expected the state of a tokenizer"),
+    ],
+)
+def test_what_is_wrong(make, message, unchecked):
+    with pytest.raises(ValueError, match=message):
+        make()
