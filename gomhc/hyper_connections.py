@@ -32,6 +32,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+import gomhc.fused.flops  # noqa: F401 (tells PyTorch's flop counter of the operators)
 from gomhc.checks import check_count
 from gomhc.fused import STREAMED, Backend, check_backend, choose, transformed
 from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams

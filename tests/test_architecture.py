@@ -28,6 +28,7 @@ LIBRARY = [
     {"gomhc.fused.ops"},
     {"gomhc.fused.gpu_streams"},
     {"gomhc.fused.layer"},
+    {"gomhc.fused.flops"},
     {"gomhc.fused"},
     {"gomhc.mixers.base"},
     {FAMILIES},

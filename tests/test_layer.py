@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.library import opcheck
 from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
 
 from gomhc import MIXERS, HyperConnection, make_mixer
 
@@ -346,3 +347,32 @@ def test_weights_in_any_order_of_memory():
         fake = [mode.from_tensor(x) for x in (read, slope, post, X, *weights, *kept)]
         shown = back(*fake, torch.float32, [0, 4, 2])
     assert [x.stride() for x in real] == [x.stride() for x in shown]
+
+
+# What PyTorch's flop counter sees
+
+
+def counted(module, X):
+    with FlopCounterMode(display=False) as counter:
+        module(X).sum().backward()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("name", ["identity", "hc", "mhc", "mhc-lite", "kromhc", "transport"])
+def test_flops_are_those_of_the_reference(name):
+    """Where no linear system is solved, for which PyTorch has no price."""
+    X = torch.randn(300, 4, DIM, requires_grad=True)
+    fused, plain = (
+        HyperConnection(DIM, nn.Linear(DIM, DIM), make_mixer(name, 4), backend=backend)
+        for backend in ("fused", "reference")
+    )
+    saved = 2 * 2 * 300 * 4 * 4 * DIM * (name == "identity")  # products with I, which it has not
+    assert counted(fused, X) == counted(plain, X) - saved
+
+
+def test_flops_of_a_solve():
+    """(I + A)⁻¹ of order 8 by elimination, twice, and two products on the way back."""
+    mixer, theta = make_mixer("go-mhc", 4, s=2), torch.randn(300, 28, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        mixer(theta).sum().backward()
+    assert counter.get_total_flops() == 300 * (2 * (8 * 8**3 // 3) + 2 * 2 * 8**3)
