@@ -82,6 +82,7 @@ def run(
     model: dict[str, Any],
     training: dict[str, Any],
     corpus: dict[str, Any],
+    watch_every: int | None = None,
     *,
     device: str = "auto",
     shakespeare: Path | None = None,
@@ -95,6 +96,7 @@ def run(
         model: `preset` and changes to it.
         training: fields of `TrainConfig`.
         corpus: `kind`, "stories" or "shakespeare", and options of its loader.
+        watch_every: steps between reports of the streams, at evaluations; none if not given.
         device: see `train`.
         shakespeare: a copy of Tiny Shakespeare; downloaded if not given.
         out: folder of checkpoints.
@@ -110,7 +112,8 @@ def run(
             finite; on the first windows and in float32, whatever the model was trained in; None
             without streams) and a `sample` of text.
         series: `evaluations` (steps taken, loss, seconds); `loss` and `gradient` against the
-            steps taken, means over equal parts of the run; up to where it diverged, if it did.
+            steps taken, means over equal parts of the run; up to where it diverged, if it did;
+            `streams`, if they are watched: (steps taken, report without the matrices themselves).
 
     Raises:
         Stopped: if `stop` said so before the end.
@@ -128,10 +131,19 @@ def run(
     else:
         raise ValueError(f"expected a corpus of kind stories or shakespeare, got {kind!r}")
     config = TrainConfig(sizes, **training)
+
+    def watch(step: int, model: GPT) -> dict[str, Any] | None:
+        if watch_every is None or step % watch_every:
+            return None
+        report = _report(model, text)
+        return report and {key: value for key, value in report.items() if key != "mixing"}
+
     if where.type == "cuda":
         torch.cuda.reset_peak_memory_stats(where)
     try:
-        trained, seen = train(config, text, device=where, out=out, stop=stop, progress=progress)
+        trained, seen = train(
+            config, text, device=where, out=out, stop=stop, progress=progress, watch=watch
+        )
     except NonFiniteError as error:
         return Outcome(
             dict.fromkeys(FINDINGS) | {"floor": text.floor, "diverged": str(error)},
@@ -186,7 +198,8 @@ def _finite(value: Any) -> Any:
 def _curves(seen: Progress) -> dict[str, Any]:
     size = max(1, math.ceil(seen.step / POINTS))
     parts = [slice(k, k + size) for k in range(0, seen.step, size)]
-    return {
+    streams = {"streams": [list(pair) for pair in seen.watched]} if seen.watched else {}
+    return streams | {
         "evaluations": [[step, loss, seen.seconds[step - 1]] for step, loss in seen.evaluations],
         "loss": [[min(p.stop, seen.step), fmean(seen.loss[p])] for p in parts],
         "gradient": [[min(p.stop, seen.step), fmean(seen.gradient[p])] for p in parts],

@@ -78,6 +78,12 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("learning_rate", "final", "weight_decay", "clip"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=float, default=training[name], help="(%(default)s)")
+    parser.add_argument(
+        "--decay-connections",
+        action=argparse.BooleanOptionalAction,
+        default=training["decay_connections"],
+        help="whether weight decay counts for the matrices of hyper-connections",
+    )
     parser.add_argument("--precision", choices=["auto", "float32", "bfloat16"], default="auto")
     parser.add_argument("--compile", action="store_true", help="go through torch.compile")
     parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, …")

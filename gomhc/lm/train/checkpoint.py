@@ -131,8 +131,11 @@ def _read(folder: Path, device: str) -> tuple[dict[str, Any], Progress, dict[str
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
         tensors = files.load_file(folder / state["tensors"], device=device)
         progress = dict(state["progress"])
-        evaluations = [(step, loss) for step, loss in progress.pop("evaluations")]
-        seen = Progress(**progress, evaluations=evaluations)
+        pairs = {
+            name: [(step, value) for step, value in progress.pop(name)]
+            for name in ("evaluations", "watched")
+        }
+        seen = Progress(**progress, **pairs)
         _flat(state["config"]), state["corpus"]  # they must not lack either
     except (ValueError, LookupError, TypeError, OSError, damage) as error:
         raise ValueError(

@@ -2,7 +2,7 @@
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -26,6 +26,7 @@ class TrainConfig:
         warmup: steps of linear warm-up.
         weight_decay: of tensors with two dimensions or more, which the embeddings and the
             offsets of the streams are too; gates, biases and norms have none.
+        decay_connections: whether that counts for the matrices of hyper-connections as well.
         betas: AdamW's.
         clip: largest norm of the gradient.
         seed: of weights, batches and dropout.
@@ -49,6 +50,7 @@ class TrainConfig:
     final: float = 0.1
     warmup: int = 20
     weight_decay: float = 0.1
+    decay_connections: bool = True
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     seed: int = 0
@@ -110,6 +112,7 @@ class Progress:
         gradient: norm of each step's gradient, before clipping.
         seconds: from the start to the end of each step, evaluations left out.
         evaluations: (steps taken, loss on the windows to evaluate on).
+        watched: (steps taken, what `watch` of `train` said).
         tokens_per_second: median over the steps; the first ones, which warm up, left out.
         calls: of `train` that the run took; over 1 if it was resumed.
     """
@@ -119,6 +122,7 @@ class Progress:
     gradient: list[float] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     evaluations: list[tuple[int, float]] = field(default_factory=list)
+    watched: list[tuple[int, Any]] = field(default_factory=list)
     tokens_per_second: float = math.nan
     calls: int = 1
 

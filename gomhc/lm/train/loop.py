@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from gomhc.extras import load as load_package
+from gomhc.hyper_connections import HyperConnection
 from gomhc.lm.data import Corpus
 from gomhc.lm.model import GPT, evaluating
 from gomhc.lm.train import checkpoint
@@ -67,6 +68,7 @@ def train(
     out: str | os.PathLike[str] | None = None,
     progress: bool = False,
     stop: Callable[[], bool] = lambda: False,
+    watch: Callable[[int, GPT], Any] | None = None,
 ) -> tuple[GPT, Progress]:
     """Train a model, or go on with a run that was stopped.
 
@@ -79,6 +81,8 @@ def train(
         out: folder of checkpoints; a run found there is resumed. Without it nothing is written.
         progress: whether to show a bar with loss and tokens a second.
         stop: asked before every step; True ends the run there, with a checkpoint.
+        watch: called at every evaluation with the steps taken and the model, in the main process;
+            what it returns, plain JSON, is kept in `Progress.watched`, but for None.
 
     Returns:
         The model and what was seen, from the first step on.
@@ -159,6 +163,9 @@ def train(
                         seen,
                     )
                 seen.evaluations.append((seen.step, held_out))
+                if watch is not None and engine.is_main_process:
+                    note = watch(seen.step, model)
+                    seen.watched += [(seen.step, note)] if note is not None else []
             if folder is not None and (done or seen.step % config.checkpoint_every == 0):
                 if engine.is_main_process:
                     checkpoint.save(folder, config, corpus.digest, model, optimizer, seen)
@@ -269,8 +276,14 @@ def _tick(device: torch.device) -> None:
 
 
 def _optimizer(model: GPT, config: TrainConfig) -> torch.optim.AdamW:
-    matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
-    others = [weight for weight in model.parameters() if weight.ndim < 2]
+    spared = {
+        id(connection.weight)
+        for connection in model.connections
+        if isinstance(connection, HyperConnection) and not config.decay_connections
+    }
+    decayed = [w.ndim >= 2 and id(w) not in spared for w in model.parameters()]
+    matrices = [w for w, decay in zip(model.parameters(), decayed, strict=True) if decay]
+    others = [w for w, decay in zip(model.parameters(), decayed, strict=True) if not decay]
     groups = [
         {"params": matrices, "weight_decay": config.weight_decay},
         {"params": others, "weight_decay": 0.0},
