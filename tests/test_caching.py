@@ -8,6 +8,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import traceback
 from pathlib import Path
 
 import pytest
@@ -24,6 +25,14 @@ def half(tmp_path, monkeypatch):
     """A loader of one compiled function, as a process of its own would find it."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", "")
     monkeypatch.setattr(caching, "digest", lambda: "this code")
+    forget = caching.Cache._forget
+
+    def forget_aloud(self):
+        """Numba's reason is swallowed on purpose; where a test fails, pytest shows it."""
+        traceback.print_exc()
+        forget(self)
+
+    monkeypatch.setattr(caching.Cache, "_forget", forget_aloud)
     path = tmp_path / "halves.py"
     path.write_text("def half(x):\n    return x / 2\n")
 
@@ -39,6 +48,7 @@ def half(tmp_path, monkeypatch):
 def compiled(function):
     """Whether a first call has to compile it."""
     assert function(3.0) == 1.5
+    print(function.stats, numba.config.CACHE_DIR)
     return bool(function.stats.cache_misses) and not function.stats.cache_hits
 
 

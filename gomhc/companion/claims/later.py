@@ -93,8 +93,8 @@ def _orthogonal(records: Records) -> Finding:
         for rows in [table[way]]
         for dtype in ROUNDING
     )
-    caveat = "" if whole else f"by a plain solve only while θ stays below {ORDINARY} or so"
-    return Finding(grade(whole, ordinary), measured, {"error": table}, caveat if ordinary else "")
+    caveat = "" if whole else "in real arithmetic it does; rounding grows with θ"
+    return Finding(grade(whole, ordinary), measured, {"error": table}, caveat)
 
 
 def _isometry(records: Records) -> Finding:

@@ -130,7 +130,7 @@ def coverage(
 
 
 def edges(
-    families: Mapping[str, Sequence[str]], points: int = 49, starts: int = 8, seed: int = 0
+    families: Mapping[str, Sequence[str]], points: int = 25, starts: int = 16, seed: int = 0
 ) -> Outcome:
     """How near each family comes to an edge of B_d that joins I to a 3-cycle.
 
@@ -278,7 +278,7 @@ UNITS = [
     Unit(
         "polytope/edges",
         edges,
-        {"families": FAMILIES, "points": 49, "starts": 8, "seed": 0},
+        {"families": FAMILIES, "points": 25, "starts": 16, "seed": 0},
         (0,),
         protocol=1,
     ),
