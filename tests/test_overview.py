@@ -28,7 +28,7 @@ def test_what_is_kept_is_what_the_mixers_promise():
     assert kept["identity"] == "means and lengths"
     assert kept["orthogonal"] == "lengths"
     assert kept["hc"] == "nothing"
-    assert kept["mhc"].startswith("means, up to ")
+    assert kept["mhc"].startswith("means, but for ")
     exact = ("mhc-lite", "kromhc", "kron-go s=2", "go-mhc s=2", "transport")
     assert {kept[label] for label in exact} == {"means"}
 

@@ -23,8 +23,7 @@ MIXERS = (
     "transport",
     "orthogonal",
 )
-KEPT = 1e-5  # largest deviation of a sum that counts as none, in float32
-WIDE = "100.0"  # size of θ, as the record of exactness names it
+WIDE = "10.0"  # size of θ, as the record of exactness names it
 TOKENS = 16_384
 
 
@@ -66,9 +65,8 @@ def _left(value: float) -> str:
 def _kept(label: str, errors: Mapping[str, float]) -> str:
     family = mixer(label, D)
     kept = ["means"] * family.exact + ["lengths"] * family.isometric
-    if not kept and max(errors.values()) <= 1:
-        at = errors[WIDE]
-        kept = [f"means, up to {number(at)}" if at > KEPT else "means"]
+    if not kept and errors[WIDE] < 1:
+        kept = [f"means, but for {number(errors[WIDE])}"]
     return " and ".join(kept) or "nothing"
 
 

@@ -55,11 +55,22 @@ def reach(said: Said) -> str:
     return (
         f"Of uniform samples $s=2$ reaches {_shares(dial, GO)}; $s=1$ reaches "
         f"{_shares(dial, 'go-mhc s=1')}, as it is a set without volume, and KromHC "
-        f"{_percent(kron.values['kromhc'])} at $d=4$. The holes of a finite $s$ include the edges "
+        f"{_percent(kron.values['kromhc'])} at $d=4$. {_chart(said)}The holes of a finite $s$ "
+        "include the edges "
         "of long cycles, where level $s$ holds the multiples of $1/s$ alone; they close only in "
         "the limit. Random rotations do not show this: the larger $s$, the closer they land to "
         "the centre."
     )
+
+
+def _chart(said: Said) -> str:
+    """What came after the paper, in a sentence."""
+    chart = said("chart-expressive")
+    if chart.verdict == OPEN:
+        return ""
+    least = min(chart.values["share"].values())
+    much = "all of them" if least == 1 else f"{_percent(least)} or more"
+    return f"The chart of TBP-mHC, with $(d-1)^2$ numbers, reaches {much}. "
 
 
 def spectra(said: Said) -> str:

@@ -19,6 +19,7 @@ PLURALS = {
     OPEN: "are not tested",
 }
 
+MOST = 0.95  # share of uniform samples that is as good as all
 GO = "go-mhc s=2"
 RIVALS = ("mhc-lite", "kromhc", "mhc")
 NAMES = {

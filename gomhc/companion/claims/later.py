@@ -9,6 +9,7 @@ from typing import Any
 from gomhc.companion.claims.base import (
     GO,
     LATER,
+    MOST,
     Claim,
     Finding,
     Number,
@@ -18,7 +19,7 @@ from gomhc.companion.claims.base import (
     number,
     span,
 )
-from gomhc.companion.claims.reach import EXACT, MOST, ORDINARY, ROUNDING, exact
+from gomhc.companion.claims.exactness import EXACT, ORDINARY, ROUNDING, exact
 
 CHART, ROTATION = "transport", "orthogonal"
 CHART_ABSTRACT, ROTATION_ABSTRACT = "TBP-mHC, abstract", "JPmHC, abstract"

@@ -1,7 +1,6 @@
 """Claims about exactness, the polytope and spectra."""
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from gomhc.companion.claims.base import (
@@ -10,78 +9,29 @@ from gomhc.companion.claims.base import (
     GO,
     KROMHC,
     KROMHC_ABSTRACT,
+    MOST,
     NAMES,
     REACH,
     Claim,
     Finding,
-    Number,
     Records,
     figure,
     grade,
-    number,
 )
+from gomhc.companion.claims.exactness import EXACT, ORDINARY, error_words, exact, largest
 
-ROUNDING = {"float32": 1e-5, "float64": 1e-12}
-ORDINARY = 100  # largest |θ| at which the float32 promise must hold without a caveat
 INEXACT = 1e-3  # a marginal error that is no rounding
-SHEET, MOST = 0.01, 0.95  # shares of uniform samples
+SHEET = 0.01  # share of uniform samples that a set without volume may have
 MORE = 10  # how many times more a "far more complete" family reaches
 SPECTRAL = 2  # how many times more of the region its eigenvalues cover
 MOSTLY, FILLED = 0.5, 0.95  # shares of a region
 SAME = 0.01  # excess of one region over another that a drawing does not show
 
 
-def _largest(records: Records, label: str) -> dict[str, dict[Number, Number]]:
-    """Marginal errors by dtype and size of θ: the largest over d and over labels of that name."""
-    table: dict[str, dict[Number, Number]] = {}
-    for dtype, rows in records["polytope/exactness"].metrics["error"].items():
-        worst = table.setdefault(dtype, {})
-        mine = [row for name, row in rows.items() if name.split()[0] == label]
-        if not mine:
-            raise LookupError(repr(label))
-        for sizes in (sizes for row in mine for sizes in row.values()):
-            for size, error in sizes.items():
-                error = math.inf if error is None else error  # a NaN
-                worst[float(size)] = max(worst.get(float(size), 0), error)
-    return table
-
-
-def _error_words(table: Mapping[str, Mapping[Number, Number]]) -> str:
-    return "largest deviation of a sum from 1: " + "; ".join(
-        f"{dtype} {number(row[min(row)])} for |θ| up to {min(row):g}, "
-        f"{number(max(row.values()))} for |θ| up to {max(row):g}"
-        for dtype, row in table.items()
-    )
-
-
-def exact(label: str) -> Callable[[Records], Finding]:
-    def judge(records: Records) -> Finding:
-        table = _largest(records, label)
-        kept = {
-            dtype: [size for size, error in table[dtype].items() if error <= limit]
-            for dtype, limit in ROUNDING.items()
-        }
-        double = len(kept["float64"]) == len(table["float64"])
-        single = len(kept["float32"]) == len(table["float32"])
-        ordinary = all(size in kept["float32"] for size in table["float32"] if size <= ORDINARY)
-        caveat = ""
-        if double and ordinary and not single:
-            beyond = [size for size in table["float32"] if size not in kept["float32"]]
-            caveat = f"in float32 only while θ stays below {min(beyond):g}"
-        return Finding(
-            grade(double and single, double and ordinary),
-            _error_words(table),
-            {"error": table},
-            caveat,
-        )
-
-    return judge
-
-
 def _inexact(records: Records) -> Finding:
-    table = _largest(records, "mhc")
+    table = largest(records, "mhc")
     worst = max(table["float64"].values())
-    return Finding(grade(worst > INEXACT), _error_words(table), {"error": table})
+    return Finding(grade(worst > INEXACT), error_words(table), {"error": table})
 
 
 def _share_words(rows: Mapping[str, Any], label: str) -> str:
@@ -231,12 +181,6 @@ def _region_name(records: Records) -> Finding:
     )
     return Finding(grade(max(excess.values()) <= SAME), measured, {"excess": excess})
 
-
-EXACT = (
-    "Row and column sums are within "
-    + " and ".join(f"{limit:g} ({dtype})" for dtype, limit in ROUNDING.items())
-    + " of 1 for every d, s and size of θ tested;"
-)
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(

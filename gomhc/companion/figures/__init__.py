@@ -4,7 +4,13 @@ Every function returns a closed figure, so that a notebook cell which ends with 
 """
 
 from gomhc.companion.figures.interactive import knob
-from gomhc.companion.figures.polytope import circulant_slice, coverage, edge_lattice, landing
+from gomhc.companion.figures.polytope import (
+    circulant_slice,
+    coverage,
+    edge_lattice,
+    edge_rivals,
+    landing,
+)
 from gomhc.companion.figures.stream_mixing import (
     against_published,
     loss_curves,
@@ -24,6 +30,7 @@ __all__ = [
     "color",
     "coverage",
     "edge_lattice",
+    "edge_rivals",
     "knob",
     "landing",
     "loss_curves",

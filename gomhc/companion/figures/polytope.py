@@ -11,7 +11,7 @@ from matplotlib.tri import Triangulation, TriContourSet
 from numpy.typing import ArrayLike
 from scipy.stats import binomtest
 
-from gomhc.companion.figures.style import COLORS, color
+from gomhc.companion.figures.style import COLORS, color, styles
 
 REACHED = 1e-6  # distance to a family below which a matrix counts as reached
 NEARLY = 0.002  # distance up to which a point between grid points is drawn as reached
@@ -113,6 +113,46 @@ def edge_lattice(t: ArrayLike, distances: Mapping[int, ArrayLike]) -> Figure:
         ax.set_ylim(0, None)
     ax.set(xlabel="t, position on the edge from I (t = 0) to the 3-cycle Z (t = 1)", xlim=(0, 1))
     fig.supylabel("distance to the nearest reached matrix", fontsize=10)
+    plt.close(fig)
+    return fig
+
+
+def edge_rivals(t: ArrayLike, distances: Mapping[str, ArrayLike]) -> Figure:
+    """Which points of an edge of the polytope each family reaches, and how far it is from the rest.
+
+    Args:
+        t: positions on the edge, from 0 to 1.
+        distances: label -> (len(t),) distances.
+    """
+    t = np.asarray(t)
+    rows = {label: np.asarray(values) for label, values in distances.items()}
+    fig, (far, near) = plt.subplots(
+        2, 1, figsize=(7.4, 2.9 + 0.28 * len(rows)), sharex=True, height_ratios=[2.3, len(rows) / 3]
+    )
+    for place, (label, style) in enumerate(styles(list(rows)).items()):
+        reached = rows[label] < REACHED
+        near.plot(t, np.full_like(t, place), color="#e4e4e4", linewidth=1, zorder=1)
+        dots = {"color": style["color"], "clip_on": False, "zorder": 2}
+        near.plot(t[reached], np.full(reached.sum(), place), "o", markersize=5, **dots)
+        if not reached.all():
+            far.plot(t, rows[label], color=style["color"], linestyle=style["linestyle"])
+            tops = np.flatnonzero(rows[label] > 0.999 * rows[label].max())
+            top = min(tops, key=lambda k: abs(t[k] - 0.5))  # of equal arcs the middle one
+            far.annotate(
+                label,
+                (t[top], rows[label][top]),
+                xytext=(0, 4),
+                textcoords="offset points",
+                ha="center",
+                color=style["color"],
+            )
+    far.set(ylim=(0, None), ylabel="distance of the points\nthat are not reached")
+    near.set_yticks(range(len(rows)), list(rows))
+    near.set(xlim=(0, 1), ylim=(len(rows) - 0.4, -0.6), ylabel="points reached")
+    near.set_xlabel("t, position on the edge from I (t = 0) to the 3-cycle Z (t = 1)")
+    near.grid(visible=False)
+    near.spines["left"].set_visible(False)
+    near.tick_params(axis="y", length=0, pad=8)
     plt.close(fig)
     return fig
 

@@ -133,7 +133,7 @@ def spectral_coverage(
     fig, axes = plt.subplots(
         1,
         len(table),
-        figsize=(9.4, 4.3),
+        figsize=(10.4, 4.3),
         sharey=True,
         squeeze=False,
         width_ratios=[len(rows) for rows in table.values()],
@@ -151,7 +151,7 @@ def spectral_coverage(
                 xytext=(0, 5),
                 textcoords="offset points",
                 ha="center",
-                fontsize=8.5,
+                fontsize=7.5,
             )
         ax.set(title=title, ylim=(0, 1.12), yticks=np.arange(0, 1.01, 0.2))
         ax.set_xticks(range(len(rows)), list(rows), rotation=55, ha="right")

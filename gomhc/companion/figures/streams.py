@@ -57,7 +57,9 @@ def streams_diagram() -> Figure:
 
 def mixing_matrices(matrices: Mapping[str, ArrayLike]) -> Figure:
     """One H_res of each method as a heat map, with row sums at the right and column sums below."""
-    fig, axes = plt.subplots(2, -(-len(matrices) // 2), figsize=(8.6, 4.9))
+    rows = 1 if len(matrices) <= 4 else 2
+    columns = -(-len(matrices) // rows)
+    fig, axes = plt.subplots(rows, columns, figsize=(8.6, 2.45 * rows), squeeze=False)
     for ax in axes.flat[len(matrices) :]:
         ax.axis("off")
     for ax, (label, matrix) in zip(axes.flat, matrices.items(), strict=False):
