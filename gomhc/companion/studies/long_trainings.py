@@ -6,13 +6,29 @@ Note [Pilot]
     the learning rate of every arm as well; what is reported comes from other seeds.
 """
 
-from typing import Any
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean, stdev
+from typing import Any, NamedTuple
 
+from scipy import stats
+
+from gomhc.companion.records import Record
 from gomhc.companion.studies import language_models
 from gomhc.companion.studies.base import Unit
 from gomhc.companion.studies.language_models import run
 
-__all__ = ["ARMS", "EXPERIMENTS", "PILOT_ARMS", "name_of", "pilot", "tuning"]
+__all__ = [
+    "ARMS",
+    "EXPERIMENTS",
+    "PILOT_ARMS",
+    "Power",
+    "name_of",
+    "pilot",
+    "pilot_power",
+    "power",
+    "tuning",
+]
 
 PROTOCOL = 1
 TUNING_SEED = 100  # the first of those that are not reported
@@ -116,3 +132,88 @@ def tuning() -> list[Unit]:
         for arm in ARMS
         for rate in sizes["rates"]
     ]
+
+
+class Power(NamedTuple):
+    """What a pilot says of a comparison of two arms.
+
+    Attributes:
+        differences: seed by seed, as shares of the second arm's value.
+        deviation: their standard deviation.
+        half_width: of the 95 % interval of their mean, with as many seeds as the pilot had.
+        seeds: how many are needed for the half-width that is wanted, if the deviation is this.
+        seeds_at_most: how many, if it is as large as the upper end of its 80 % interval.
+    """
+
+    differences: tuple[float, ...]
+    deviation: float
+    half_width: float
+    seeds: int
+    seeds_at_most: int
+
+
+def power(differences: Sequence[float], wanted: float, most: int = 1000) -> Power:
+    """How many seeds make a 95 % interval of a mean difference narrow enough.
+
+    Args:
+        differences: of a pilot, two or more.
+        wanted: half-width.
+        most: seeds, beyond which none are counted.
+
+    Returns:
+        Power; `most` where so many are not enough.
+
+    Raises:
+        ValueError: if there are fewer than two differences, or the half-width is not positive.
+
+    Source: Student's t for the interval; chi-squared for that of the deviation.
+    """
+    count = len(differences)
+    if count < 2 or not wanted > 0:
+        raise ValueError(
+            f"expected two differences or more and a half-width > 0, got {count} and {wanted}"
+        )
+    deviation = stdev(differences)
+    upper = deviation * math.sqrt((count - 1) / stats.chi2.ppf(0.1, count - 1))
+
+    def half(deviation: float, seeds: int) -> float:
+        return float(stats.t.ppf(0.975, seeds - 1)) * deviation / math.sqrt(seeds)
+
+    def needed(deviation: float) -> int:
+        return next((n for n in range(2, most) if half(deviation, n) <= wanted), most)
+
+    return Power(
+        tuple(differences), deviation, half(deviation, count), needed(deviation), needed(upper)
+    )
+
+
+def pilot_power(
+    experiment: str,
+    records: Mapping[str, Record],
+    wanted: float,
+    arms: tuple[str, str] = ("go-mhc s=2", "identity"),
+) -> Power:
+    """The power of a pilot's comparison, from its records.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+        records: those of the pilot by name.
+        wanted: half-width, as a share of the second arm's value: of its loss above the floor, or of
+            the loss itself where no floor is known.
+        arms: the two compared.
+
+    Returns:
+        Power.
+
+    Raises:
+        KeyError: if a record is missing.
+    """
+
+    def value(arm: str, seed: int) -> float:
+        metrics = records[name_of(experiment, arm, PILOT_RATE, seed)].metrics
+        return metrics["loss"] if metrics["above"] is None else metrics["above"]
+
+    seeds = [TUNING_SEED + k for k in range(EXPERIMENTS[experiment]["pilot"])]
+    first, second = ([value(arm, seed) for seed in seeds] for arm in arms)
+    base = fmean(second)
+    return power([(a - b) / base for a, b in zip(first, second, strict=True)], wanted)
