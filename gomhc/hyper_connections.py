@@ -12,7 +12,9 @@ Note [Kept function]
     network starts, or goes on, with the outputs that it has without streams, if these begin as
     copies and their mean is read at the end. H_post differs from stream to stream, or the streams
     would stay copies. In the first step θ has no gradient, as nothing but the mean is read; b_pre
-    has one, and after a step θ has too.
+    has one, and after a step θ has too. Two never have one: the θ of the first connection, whose
+    streams are copies, unless offsets are trained, and that of the last, which moves only what the
+    mean forgets.
 
 Note [Precision]
     Under autocast the generators' matrix product runs in the narrow dtype, as any linear layer.
@@ -196,7 +198,7 @@ class HyperConnection(nn.Module):
             raise ValueError(f"expected inputs as 'all' or 'mean', got {inputs!r}")
         d, g = mixer.d, mixer.num_parameters
         check_backend(backend)
-        self.dim, self.inputs, self.backend = dim, inputs, backend
+        self.dim, self.inputs, self.backend, self.frozen = dim, inputs, backend, False
         self.branch, self.mixer = branch, mixer
         width = d * dim if inputs == "all" else dim
         self.weight = nn.Parameter(torch.zeros(g + 2 * d, width))
@@ -207,8 +209,13 @@ class HyperConnection(nn.Module):
         self.alpha = nn.Parameter(torch.full((3,), ALPHA))
 
     def freeze_mixing(self) -> None:
-        """Keep θ what it is now for all tokens: its rows of W are set to 0, and none is trained."""
+        """Give all tokens the θ of b_res, and train neither: their gradients are 0 from now on.
+
+        To be called before training: momentum and weight decay of an optimizer move what has no
+        gradient. Copies are frozen too.
+        """
         g = self.mixer.num_parameters
+        self.frozen = True
         with torch.no_grad():
             self.weight[:g] = 0
         for tensor, rows in ((self.weight, slice(g)), (self.bias, slice(g)), (self.alpha, 0)):
@@ -324,6 +331,8 @@ class HyperConnection(nn.Module):
         memo[id(self)] = copied
         for name, value in self.__dict__.items():
             copied.__dict__[name] = copy.deepcopy(value, memo)
+        if copied.frozen:  # hooks of tensors are not copied
+            copied.freeze_mixing()
         return copied
 
     def extra_repr(self) -> str:

@@ -14,7 +14,7 @@ def parameter_groups(
 ) -> list[dict[str, Any]]:
     """Parameter groups for an optimizer, in which hyper-connections do not decay.
 
-    Decay pulls θ towards 0, where go-mHC has no gradient and `transport` is far from the identity.
+    Decay of their matrices pulls θ to the same b_res for all tokens, and with it the gates.
 
     Args:
         model: any module.

@@ -199,7 +199,7 @@ def world(folder):
         "float32": {k: {"4": {"1.0": e, "1000.0": e}} for k, e in error.items()},
         "float64": {k: {"4": {"1.0": e**2, "1000.0": e**2}} for k, e in error.items()},
     }
-    turned = {"1.0": 1e-15, "100.0": 1e-14, "10000.0": 1e-13}
+    turned = {"1.0": 1e-15, "10.0": 1e-15, "100.0": 1e-14, "10000.0": 1e-13}
     ways = {way: {"4": turned} for way in (TURN, "one solve")}
     orthogonality = {"float32": ways, "float64": ways}
     metrics = {"error": both, "orthogonality": orthogonality}
@@ -498,6 +498,12 @@ def never(label, family):
         ),
         ("rotation-cheaper", "cost/time", lambda m: m["seconds"][TURN].update({"8": 1e6}), CAVEAT),
         ("rotation-cheaper", "cost/flops", lambda m: m["training"][MHC].update({"2": 1.0}), FAILS),
+        (
+            "rotation-cheaper",
+            "cost/flops",
+            lambda m: [m["training"][label].update({"32": 1.0}) for label in (MHC, TURN)],
+            CAVEAT,
+        ),
         ("fills-spectrum", "spectra/equal-d4", lambda m: m["coverage"][GO].update(low=0.01), FAILS),
         (
             "fills-spectrum",

@@ -194,10 +194,13 @@ def test_after_three_steps_from_the_kept_function_everything_has_moved(name):
             assert (new.weight[part] - old.weight[part]).abs().max() > 1e-7
 
 
-def test_frozen_mixing_is_one_matrix_for_all_tokens_and_stays_it():
+@pytest.mark.parametrize("copied", [False, True])
+def test_frozen_mixing_is_one_matrix_for_all_tokens_and_stays_it(copied):
     modules = nn.Sequential(*(shaken(layer(layer=k)) for k in range(3)))
     for module in modules:
         module.freeze_mixing()
+    if copied:
+        modules = copy.deepcopy(modules)
     before = [module.matrices(streams()) for module in modules]
     optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-2)
     for _ in range(3):

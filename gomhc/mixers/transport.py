@@ -14,8 +14,8 @@ class Transport(Mixer):
     """H_res filled entry by entry between what rows and columns leave. g = (d−1)².
 
     Exact, without iteration, and onto all doubly stochastic matrices without a zero, with as many
-    numbers as they have dimensions. It is smooth but for kinks, takes d² steps one after the other,
-    and is not symmetric: other names of the streams make another chart.
+    numbers as they have dimensions. It is smooth but for kinks, takes (d−1)² steps one after the
+    other, and is not symmetric: other names of the streams make another chart.
 
     Args:
         d: number of streams.

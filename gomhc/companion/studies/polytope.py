@@ -229,7 +229,7 @@ def _kept(family: Mixer, theta: Float[Tensor, "depth samples g"]) -> dict[str, f
 def _rank(family: Mixer, theta: Float[Tensor, "samples g"]) -> int:
     """The largest rank of ∂H/∂θ over the samples.
 
-    The tolerance lies above what Sinkhorn's iterations leave of directions out of the polytope.
+    Of mhc it counts some directions out of the polytope too, which its iterations leave.
     """
     if not family.num_parameters:
         return 0
