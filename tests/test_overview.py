@@ -45,5 +45,5 @@ def test_another_record_is_another_table(tmp_path, monkeypatch):
         alter(record.metrics)
         records.save(record, folder)
     keeps, costs = (table() for table in TABLES)
-    assert rows(keeps)["kromhc"][2] == "12.3%" != rows(before[0])["kromhc"][2]
+    assert rows(keeps)["kromhc"][2] == "12.3\N{NO-BREAK SPACE}%" != rows(before[0])["kromhc"][2]
     assert rows(costs)["kromhc"][0] == "12,345" != rows(before[1])["kromhc"][0]

@@ -24,6 +24,7 @@ MIXERS = (
     "orthogonal",
 )
 WIDE = "10.0"  # size of θ, as the record of exactness names it
+SPACE = "\N{NO-BREAK SPACE}"
 REACHED = 1e-6  # distance below which a point counts as reached, as in chapter 3
 TOKENS = 16_384
 
@@ -51,7 +52,7 @@ def keeps() -> str:
             f"`{label}`",
             _kept(label, error[label][str(D)]),
             "≈ " * (label == "mhc") + f"{stacks['rank'][str(D)][label]}",  # it has no exact one
-            f"{share[label]['share']:.1%}",
+            f"{100 * share[label]['share']:.3g}{SPACE}%",
             "0" if edges[label] < REACHED else number(edges[label]),
             "–" if label == "hc" else " / ".join(_left(value) for value in left),
         )
@@ -84,7 +85,8 @@ def costs() -> str:
     flops = records.shipped("cost/flops").metrics["training"]
     seconds = _compiled(records.shipped("benchmarks/mixers-cpu").metrics)
     lines = [
-        "| mixer | θ at d = 4 | 8 | 16 | FLOPs, d = 4 | 16 | time, d = 4 | 16 |",
+        f"| mixer | θ, d{SPACE}={SPACE}4 | 8 | 16 | FLOPs, d{SPACE}={SPACE}4 | 16 "
+        f"| time, d{SPACE}={SPACE}4 | 16 |",
         "| :-- " + "| --: " * 7 + "|",
     ]
     for label in MIXERS:
