@@ -211,8 +211,9 @@ class HyperConnection(nn.Module):
     def freeze_mixing(self) -> None:
         """Give all tokens the θ of b_res, and train neither: their gradients are 0 from now on.
 
-        To be called before training: momentum and weight decay of an optimizer move what has no
-        gradient. Copies are frozen too.
+        Momentum and weight decay of an optimizer move what has no gradient, so call it before the
+        first step, and keep connections out of decay, as `parameter_groups` does. Copies and layers
+        that are unpickled are frozen too; one that loads a `state_dict` has to be frozen anew.
         """
         g = self.mixer.num_parameters
         self.frozen = True
@@ -335,7 +336,14 @@ class HyperConnection(nn.Module):
             copied.freeze_mixing()
         return copied
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Hooks of tensors are not pickled."""
+        super().__setstate__(state)
+        if self.frozen:
+            self.freeze_mixing()
+
     def extra_repr(self) -> str:
         """Sizes shown when the module is printed."""
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        chosen += ", frozen" * self.frozen
         return f"dim={self.dim}, d={self.mixer.d}, inputs={self.inputs!r}{chosen}"

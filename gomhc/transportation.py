@@ -36,10 +36,12 @@ def transportation(theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d 
         (..., d, d), exact to rounding, entries >= 0.
 
     Raises:
+        TypeError: if θ is no tensor of a real floating dtype.
         ValueError: if the trailing size is no square number.
 
     Source: TBP-mHC, arXiv 2605.21724, in its plain sequential form; Note [Chart] in this module.
     """
+    check_floating("theta", theta)
     m = round(theta.shape[-1] ** 0.5) if theta.ndim else 0
     if theta.ndim == 0 or m * m != theta.shape[-1]:
         raise ValueError(f"expected a trailing size (d − 1)², got shape {tuple(theta.shape)}")
@@ -82,8 +84,10 @@ def _less(x: Tensor, part: Tensor) -> Tensor:
 def inverse_transportation(B: Float[Tensor, "d d"]) -> Float[Tensor, " g"]:
     """The θ of a doubly stochastic matrix without a zero: `transportation` gives it back.
 
+    To rounding, which near the rim is the larger the smaller an entry is; take float64 there.
+
     Args:
-        B: (d, d).
+        B: (d, d), one matrix.
 
     Returns:
         ((d − 1)²,) in B's dtype.

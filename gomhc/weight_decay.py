@@ -17,7 +17,8 @@ def parameter_groups(
     Decay of their matrices pulls θ to the same b_res for all tokens, and with it the gates.
 
     Args:
-        model: any module.
+        model: any module. What is not in a `HyperConnection`, such as offsets of the streams, is
+            told by its dimensions alone.
         weight_decay: of tensors with two dimensions or more; those with fewer, such as biases and
             norms, have none.
         connections: whether the matrices of `HyperConnection` decay all the same.
@@ -25,7 +26,12 @@ def parameter_groups(
     Returns:
         Two groups, with the parameters that decay and with those that do not, for
         `torch.optim.AdamW(groups, lr)`; parameters without a gradient are in neither.
+
+    Raises:
+        TypeError: if the model is no module, such as its parameters.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a module, got {type(model).__name__}")
     own = {
         id(weight)
         for module in model.modules()

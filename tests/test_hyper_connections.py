@@ -1,6 +1,7 @@
 """The layer: its formula, its start, its precision, and the tools it has to go through."""
 
 import copy
+import io
 
 import pytest
 import torch
@@ -194,13 +195,21 @@ def test_after_three_steps_from_the_kept_function_everything_has_moved(name):
             assert (new.weight[part] - old.weight[part]).abs().max() > 1e-7
 
 
-@pytest.mark.parametrize("copied", [False, True])
+def unpickled(module):
+    file = io.BytesIO()
+    torch.save(module, file)
+    file.seek(0)
+    return torch.load(file, weights_only=False)
+
+
+@pytest.mark.parametrize("copied", [None, copy.deepcopy, unpickled])
 def test_frozen_mixing_is_one_matrix_for_all_tokens_and_stays_it(copied):
     modules = nn.Sequential(*(shaken(layer(layer=k)) for k in range(3)))
     for module in modules:
         module.freeze_mixing()
     if copied:
-        modules = copy.deepcopy(modules)
+        modules = copied(modules)
+    assert "frozen" in repr(modules) and "frozen" not in repr(layer())
     before = [module.matrices(streams()) for module in modules]
     optimizer = torch.optim.AdamW(modules.parameters(), lr=1e-2)
     for _ in range(3):
@@ -229,6 +238,11 @@ def test_connections_do_not_decay_unless_asked_to(connections):
     together = [names[weight] for weight in [*decays["params"], *others["params"]]]
     assert sorted(together) == sorted(set(names.values()) - {"2.bias"})
     torch.optim.AdamW([decays, others], 1e-3)
+
+
+def test_groups_are_those_of_a_module(unchecked):
+    with pytest.raises(TypeError, match="expected a module, got generator"):
+        parameter_groups(layer().parameters(), 0.1)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

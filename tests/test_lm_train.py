@@ -141,7 +141,7 @@ def test_another_configuration_is_refused(corpus, tmp_path):
     with pytest.raises(ValueError, match="has learning_rate 0.003, not 0.0001; seed 0, not 1;"):
         train(config(seed=1, learning_rate=1e-4), corpus, out=tmp_path)
     other = data.stories(block=16, train=4000, windows=8, seed=1)
-    with pytest.raises(ValueError, match="has another corpus"):
+    with pytest.raises(ValueError, match="has another text, or other tokens"):
         train(config(), other, out=tmp_path)
 
 
@@ -396,6 +396,14 @@ def test_a_run_knows_what_its_tokens_stand_for(corpus, tmp_path):
         load_tokenizer(tmp_path / "nothing")
 
 
+def test_keeping_the_function_on_the_command_line(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
+    command = ["--steps", "1", "--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run")]
+    assert main([*command, "--mixer", "transport", "--keep-function"]) == 0
+    config = load(tmp_path / "run").config
+    assert (config.keep_function, config.reduce, config.offsets) == (True, "mean", 0.0)
+
+
 def test_a_run_is_sampled_from(tmp_path, capsys):
     text, run = tmp_path / "a.txt", tmp_path / "run"
     text.write_text("the cat sat on the mat . " * 200)
@@ -535,7 +543,7 @@ def test_the_command(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "nowhere.txt"], "tinystories or a text file, got 'nowhere.txt'"),
+        (["--data", "nowhere.txt"], "path of a text file, found none at 'nowhere.txt'"),
         (["--mixer", "kromhc", "--streams", "3"], "kromhc"),
         (["--mixer", "mhc", "--block-size-s", "2"], "the options iterations, factors; got s"),
         (["--device", "abacus"], "expected a device auto, cpu or cuda, got 'abacus'"),

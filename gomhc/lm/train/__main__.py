@@ -57,7 +57,9 @@ def _parser() -> argparse.ArgumentParser:
         "--off-diagonal-mass", type=float, help=f"of H_res at first ({model['off_diagonal_mass']})"
     )
     streams.add_argument(
-        "--keep-function", action="store_true", help="start as the plain residual: mean, no offsets"
+        "--keep-function",
+        action="store_true",
+        help="start as the plain residual; takes --reduce mean and --offsets 0 along",
     )
     streams.add_argument("--frozen", action="store_true", help="do not train θ")
     streams.add_argument("--dead-start", action="store_true", help="start θ at 0")
@@ -125,7 +127,8 @@ def _corpus(options: argparse.Namespace, block: int) -> data.Corpus:
         return data.tiny_stories(block=block, **source)
     if not Path(options.data).is_file():
         raise ValueError(
-            f"expected stories, shakespeare, tinystories or a text file, got {options.data!r}"
+            "expected stories, shakespeare, tinystories or the path of a text file, found none at "
+            f"{options.data!r}"
         )
     return data.text(options.data, block, options.level)
 
@@ -135,6 +138,8 @@ def _plan(options: argparse.Namespace, corpus: data.Corpus) -> TrainConfig:
     streams = {name: given[name] for name in STREAMS if name in given}
     if "factors" in streams:
         streams["factors"] = tuple(streams["factors"])
+    if "keep_function" in streams:
+        streams = {"reduce": "mean", "offsets": 0.0} | streams
     sizes = PRESETS[options.preset]
     model = preset(
         options.preset,

@@ -137,7 +137,7 @@ def resume(
     if config.steps < seen.step:
         changed.append(f"taken {seen.step} steps, not {config.steps}")
     if state["corpus"] != digest:
-        changed.append("another corpus")
+        changed.append("another text, or other tokens, than it is given now")
     if changed:
         raise ValueError(
             f"expected the configuration of the run in {folder}, which has {'; '.join(changed)}; "
