@@ -1,5 +1,6 @@
 """The trainings: which there are, and that they stop and go on."""
 
+import hashlib
 import math
 import subprocess
 import sys
@@ -80,6 +81,45 @@ def test_streams_are_watched_over_a_training(two, tmp_path):
     assert streams["distance"][1] == last["distance"] != streams["distance"][0]
     assert streams["change"]["all as I"][1] == last["change"]["all as I"]
     assert len(streams["loss"]) == 2
+
+
+def test_a_folder_of_texts_has_shakespeare_too(tmp_path):
+    (tmp_path / "tinyshakespeare.txt").write_text("First Citizen:")
+    parsed = __main__.parsed(["--profile", "smoke", "--list", "--texts", str(tmp_path)])
+    assert parsed.shakespeare == tmp_path / "tinyshakespeare.txt"
+    (tmp_path / "tinyshakespeare.txt").unlink()
+    assert __main__.parsed(["--texts", str(tmp_path)]).shakespeare is None
+
+
+@pytest.mark.parametrize(
+    ("content", "sha256", "message"),
+    [
+        (None, "0" * 64, "expected a.txt in"),
+        ("another text " * 50, "0" * 64, "expected the SHA-256 0{64} of"),
+    ],
+)
+def test_a_file_must_be_the_one_that_is_meant(tmp_path, content, sha256, message):
+    if content:
+        (tmp_path / "a.txt").write_text(content)
+    corpus = {"kind": "file", "name": "a.txt", "sha256": sha256}
+    model = {"preset": "nano", "block": 16}
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        language_models.run(model, {"steps": 1, "warmup": 0}, corpus, device="cpu", texts=tmp_path)
+    with pytest.raises(ValueError, match="expected --texts, the folder of a.txt, got none"):
+        language_models.run(model, {"steps": 1, "warmup": 0}, corpus, device="cpu")
+
+
+def test_a_training_on_a_file(tmp_path):
+    text = "the cat sat on the mat . " * 40
+    (tmp_path / "a.txt").write_text(text)
+    digest = hashlib.sha256(text.encode()).hexdigest()
+    corpus = {"kind": "file", "name": "a.txt", "sha256": digest, "windows": 2}
+    model = {"preset": "nano", "block": 16, "vocabulary": len(set(text))}
+    outcome = language_models.run(
+        model, {"steps": 1, "warmup": 0}, corpus, device="cpu", texts=tmp_path
+    )
+    assert outcome.metrics["floor"] is None
+    assert set(outcome.metrics["sample"]) <= set(text)
 
 
 @pytest.mark.parametrize("steps", [0, 2])

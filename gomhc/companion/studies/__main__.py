@@ -122,7 +122,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--device", default="auto", help="of trainings: auto, cpu, cuda, cuda:1, …")
     parser.add_argument("--shakespeare", type=Path, help="a copy of Tiny Shakespeare")
-    parser.add_argument("--texts", type=Path, help="a folder of other texts, such as kjv.txt")
+    parser.add_argument(
+        "--texts", type=Path, help="a folder of texts: kjv.txt, tinyshakespeare.txt"
+    )
     parser.add_argument(
         "--checkpoints",
         type=Path,
@@ -145,6 +147,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"expected a text file as --shakespeare, found none at {options.shakespeare}")
     if options.texts and not options.texts.is_dir():
         parser.error(f"expected a folder as --texts, got {options.texts}")
+    if options.texts and not options.shakespeare:
+        copy = options.texts / "tinyshakespeare.txt"
+        options.shakespeare = copy if copy.is_file() else None
     if options.profile:
         from gomhc.lm.data import cache
         from gomhc.lm.train import chosen_device
