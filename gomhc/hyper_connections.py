@@ -330,14 +330,11 @@ class HyperConnection(nn.Module):
                 )
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
-        for name, value in self.__dict__.items():
-            copied.__dict__[name] = copy.deepcopy(value, memo)
-        if copied.frozen:  # hooks of tensors are not copied
-            copied.freeze_mixing()
+        copied.__setstate__(copy.deepcopy(self.__dict__, memo))
         return copied
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Hooks of tensors are not pickled."""
+        """Hooks of tensors are neither pickled nor copied."""
         super().__setstate__(state)
         if self.frozen:
             self.freeze_mixing()

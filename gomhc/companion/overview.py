@@ -6,6 +6,7 @@ from typing import Any
 from gomhc.companion import records
 from gomhc.companion.claims.base import GO, number
 from gomhc.companion.studies import mixer
+from gomhc.companion.studies.polytope import REACHED
 
 __all__ = ["costs", "keeps"]
 
@@ -25,7 +26,6 @@ MIXERS = (
 )
 WIDE = "10.0"  # size of θ, as the record of exactness names it
 SPACE = "\N{NO-BREAK SPACE}"
-REACHED = 1e-6  # distance below which a point counts as reached, as in chapter 3
 TOKENS = 16_384
 
 

@@ -56,10 +56,9 @@ def reach(said: Said) -> str:
         f"Of uniform samples $s=2$ reaches {_shares(dial, GO)}; $s=1$ reaches "
         f"{_shares(dial, 'go-mhc s=1')}, as it is a set without volume, and KromHC "
         f"{_percent(kron.values['kromhc'])} at $d=4$. {_chart(said)}The holes of a finite $s$ "
-        "include the edges "
-        "of long cycles, where level $s$ holds the multiples of $1/s$ alone; they close only in "
-        "the limit. Random rotations do not show this: the larger $s$, the closer they land to "
-        "the centre."
+        "include the edges of long cycles, where level $s$ holds the multiples of $1/s$ alone; "
+        "they close only in the limit. Random rotations do not show this: the larger $s$, the "
+        "closer they land to the centre."
     )
 
 

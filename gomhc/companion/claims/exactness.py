@@ -1,7 +1,7 @@
 """How exact a mixer has to be, and the rule of the claims that it is."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from gomhc.companion.claims.base import Finding, Number, Records, grade, number
 
@@ -18,15 +18,21 @@ def largest(records: Records, label: str) -> dict[str, dict[Number, Number]]:
     """Marginal errors by dtype and size of θ: the largest over d and over labels of that name."""
     table: dict[str, dict[Number, Number]] = {}
     for dtype, rows in records["polytope/exactness"].metrics["error"].items():
-        worst = table.setdefault(dtype, {})
         mine = [row for name, row in rows.items() if name.split()[0] == label]
         if not mine:
             raise LookupError(repr(label))
-        for sizes in (sizes for row in mine for sizes in row.values()):
-            for size, error in sizes.items():
-                error = math.inf if error is None else error  # a NaN
-                worst[float(size)] = max(worst.get(float(size), 0), error)
+        table[dtype] = worst(sizes for row in mine for sizes in row.values())
     return table
+
+
+def worst(rows: Iterable[Mapping[str, Number | None]]) -> dict[Number, Number]:
+    """The largest error of each size of θ, over rows of errors by size; None is a NaN."""
+    errors: dict[Number, Number] = {}
+    for row in rows:
+        for size, error in row.items():
+            error = math.inf if error is None else error
+            errors[float(size)] = max(errors.get(float(size), 0), error)
+    return errors
 
 
 def error_words(table: Mapping[str, Mapping[Number, Number]]) -> str:

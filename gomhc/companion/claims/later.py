@@ -3,7 +3,7 @@
 As far as the chapters on mathematics, reach and cost can judge; their language models are not ours.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from gomhc.companion.claims.base import (
@@ -19,7 +19,7 @@ from gomhc.companion.claims.base import (
     number,
     span,
 )
-from gomhc.companion.claims.exactness import EXACT, ORDINARY, ROUNDING, exact
+from gomhc.companion.claims.exactness import EXACT, ORDINARY, ROUNDING, exact, worst
 
 CHART, ROTATION = "transport", "orthogonal"
 CHART_ABSTRACT, ROTATION_ABSTRACT = "TBP-mHC, abstract", "JPmHC, abstract"
@@ -74,14 +74,11 @@ def _expressive(records: Records) -> Finding:
 
 
 def _orthogonal(records: Records) -> Finding:
-    table: dict[str, dict[str, dict[Number, Number]]] = {}
-    for dtype, ways in records["polytope/exactness"].metrics["orthogonality"].items():
-        for way, rows in ways.items():
-            worst = table.setdefault(way, {}).setdefault(dtype, {})
-            for sizes in rows.values():
-                for size, error in sizes.items():
-                    error = float("inf") if error is None else error  # a NaN
-                    worst[float(size)] = max(worst.get(float(size), 0), error)
+    measures = records["polytope/exactness"].metrics["orthogonality"]
+    table = {
+        way: {dtype: worst(ways[way].values()) for dtype, ways in measures.items()}
+        for way in ("one solve", ROTATION)
+    }
 
     def kept(way: str, sizes: Iterable[Number]) -> bool:
         return all(table[way][t][size] <= limit for t, limit in ROUNDING.items() for size in sizes)
@@ -126,9 +123,8 @@ def _isometry(records: Records) -> Finding:
     )
 
 
-def _cheaper(label: str, rivals: Iterable[str]) -> Any:
+def _cheaper(label: str, rivals: tuple[str, ...]) -> Callable[[Records], Finding]:
     """FLOPs and seconds of training, in PyTorch, below those of each rival at every d on record."""
-    rivals = tuple(rivals)
 
     def judge(records: Records) -> Finding:
         tables = {

@@ -20,6 +20,9 @@ BENCHMARKS = {
 }
 
 
+LATER = ("orthogonal", "transport")  # mixers that came after the paper
+
+
 class Outcome(NamedTuple):
     """What a runner found, in plain JSON: floats, lists and dicts, None for what is not a number.
 

@@ -16,7 +16,7 @@ from scipy import stats
 from gomhc.companion.records import Record
 from gomhc.companion.studies import language_models
 from gomhc.companion.studies.base import Unit
-from gomhc.companion.studies.language_models import run
+from gomhc.companion.studies.language_models import record_name, run
 
 __all__ = [
     "ARMS",
@@ -97,7 +97,7 @@ def name_of(experiment: str, arm: str, learning_rate: float, seed: int) -> str:
     Returns:
         Such as "lm/letters-go-mhc-s2-lr0.003-seed100".
     """
-    return f"lm/{experiment}-{arm.replace(' s=', '-s')}-lr{learning_rate:g}-seed{seed}"
+    return record_name(experiment, f"lr{learning_rate:g}", arm, seed)
 
 
 def _unit(experiment: str, arm: str, learning_rate: float, seed: int) -> Unit:

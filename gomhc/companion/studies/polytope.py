@@ -9,7 +9,7 @@ from scipy.stats import binomtest
 from torch import Tensor
 
 from gomhc.birkhoff import sample_uniform
-from gomhc.companion.studies.base import Outcome, Probe, Unit, mixer
+from gomhc.companion.studies.base import LATER, Outcome, Probe, Unit, mixer
 from gomhc.maps import skew_symmetric
 from gomhc.mixers.base import Mixer
 from gomhc.reach import distance_to_family
@@ -240,7 +240,6 @@ def _rank(family: Mixer, theta: Float[Tensor, "samples g"]) -> int:
 ORDERS = [2, 3, 4, 5, 8, 16]
 GO = [f"go-mhc s={s}" for s in (1, 2, 3, 4)]
 SIMPLE = ["identity", "hc", "mhc", "mhc-lite"]
-LATER = ["orthogonal", "transport"]  # what came after the paper
 FAMILIES = {
     "3": [*SIMPLE, *GO, *LATER],
     "4": [*SIMPLE, "kromhc", "kron-go s=2", *GO, *LATER],

@@ -11,7 +11,7 @@ from scipy.stats import t
 from torch import Tensor
 
 from gomhc.companion.released import released_search
-from gomhc.companion.studies.base import Outcome, Probe, Unit, mixer
+from gomhc.companion.studies.base import LATER, Outcome, Probe, Unit, mixer
 from gomhc.reach import nearest_in_family
 from gomhc.spectra import (
     Visits,
@@ -225,7 +225,6 @@ def beyond_perfect_mirsky(
 
 GO = [f"go-mhc s={s}" for s in (1, 2, 3)]
 SIMPLE = ["identity", "hc", "mhc", "mhc-lite"]
-LATER = ["orthogonal", "transport"]  # what came after the paper
 PLAIN = {"handovers": 0}
 
 

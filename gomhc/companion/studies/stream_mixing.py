@@ -11,7 +11,7 @@ from torch import Tensor
 
 from gomhc.birkhoff import sample_uniform
 from gomhc.companion.released import released_problem, released_settings, released_start
-from gomhc.companion.studies.base import Outcome, Probe, Unit, mixer
+from gomhc.companion.studies.base import LATER, Outcome, Probe, Unit, mixer
 from gomhc.stream_mixing import (
     FAMILIES,
     Fit,
@@ -390,7 +390,6 @@ def starts(
 
 
 LEARNING_RATES = [0.001, 0.003, 0.01, 0.03, 0.1, 0.3]
-_LATER = ["orthogonal", "transport"]  # what came after the paper
 
 
 def _released_labels(d: int) -> list[str]:
@@ -398,7 +397,7 @@ def _released_labels(d: int) -> list[str]:
     labels = ["go-mhc s=2"]
     labels += ["mhc-lite"] * (d <= 6) + ["kromhc"] * (d & (d - 1) == 0)
     labels += ["mhc", "go-mhc s=1"] + ["kron-go s=2"] * (d > 3)
-    return [*labels, *_LATER]
+    return [*labels, *LATER]
 
 
 def _released_unit(d: int) -> Unit:
@@ -413,7 +412,7 @@ def _released_unit(d: int) -> Unit:
 _SEEDS = [0, 1, 2, 3, 4, 5]
 _ALL = [
     *("mhc", "mhc-lite", "kromhc", "go-mhc s=1", "go-mhc s=2", "go-mhc s=3", "kron-go s=2", "hc"),
-    *_LATER,
+    *LATER,
 ]
 
 UNITS = [

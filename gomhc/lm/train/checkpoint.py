@@ -43,9 +43,7 @@ def load(folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> 
         ValueError: if it is damaged, or its tokens stand for something else.
         ImportError: if safetensors is not installed.
     """
-    folder = Path(folder)
-    if not (folder / STATE).is_file():
-        raise FileNotFoundError(f"expected a run in {folder}, found no {STATE}")
+    folder = _of_a_run(folder)
     state, _, tensors = _read(folder, "cpu")
     if tokenizer is not None and tokenizer.state() != state["tokenizer"]:
         raise ValueError(
@@ -75,10 +73,15 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         ValueError: if it is damaged.
         ImportError: if safetensors is not installed.
     """
+    folder = _of_a_run(folder)
+    return Tokenizer.from_state(_read(folder, "cpu")[0]["tokenizer"])
+
+
+def _of_a_run(folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     if not (folder / STATE).is_file():
         raise FileNotFoundError(f"expected a run in {folder}, found no {STATE}")
-    return Tokenizer.from_state(_read(folder, "cpu")[0]["tokenizer"])
+    return folder
 
 
 def prepare(folder: Path) -> None:
