@@ -48,7 +48,8 @@ LIBRARY = [
 ]
 COMPANION = [
     {"gomhc.companion"},
-    {"gomhc.companion.git", "gomhc.companion.published", "gomhc.companion.released"},
+    {"gomhc.companion.git", "gomhc.companion.paired"},
+    {"gomhc.companion.published", "gomhc.companion.released"},
     {"gomhc.companion.records.shape"},
     {"gomhc.companion.records.*"},
     {"gomhc.companion.records"},
@@ -58,7 +59,7 @@ COMPANION = [
     {"gomhc.companion.studies.cost.front"},
     {"gomhc.companion.studies.cost.units"},
     {"gomhc.companion.studies.*"},
-    {"gomhc.companion.studies.long_trainings"},
+    {"gomhc.companion.studies.training_plan"},
     {"gomhc.companion.studies"},
     {"gomhc.companion.probes"},
     {"gomhc.companion.studies.__main__", "gomhc.companion.claims.base"},

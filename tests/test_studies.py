@@ -340,7 +340,7 @@ STUBS = {
     "gomhc/companion/studies/stream_mixing.py": "UNITS = []\n",
     "gomhc/companion/studies/cost.py": "UNITS = []\n",
     "gomhc/companion/studies/language_models.py": "units = lambda profile: []\n",
-    "gomhc/companion/studies/long_trainings.py": "",
+    "gomhc/companion/studies/training_plan.py": "",
 }
 
 

@@ -11,11 +11,14 @@ from gomhc.companion import records
 from gomhc.companion.records import Record, RecordError
 
 HOLDS, CAVEAT, FAILS, OPEN = "holds", "holds with a caveat", "does not hold", "not tested"
-VERDICTS = {HOLDS: "✓", CAVEAT: "◐", FAILS: "✗", OPEN: "–"}  # verdict -> symbol
+UNDECIDED = "not decided at this size"
+# Verdict -> symbol
+VERDICTS = {HOLDS: "✓", CAVEAT: "◐", FAILS: "✗", UNDECIDED: "≈", OPEN: "–"}
 PLURALS = {
     HOLDS: "hold",
     CAVEAT: "hold with a caveat",
     FAILS: "do not hold",
+    UNDECIDED: "are not decided at the size tried",
     OPEN: "are not tested",
 }
 
@@ -28,6 +31,7 @@ NAMES = {
     "kromhc": "KromHC",
     "mhc": "mHC",
     "mhc-lite": "mHC-lite",
+    "residual": "the plain residual",
 }
 
 # Headings of the ledger, in its order

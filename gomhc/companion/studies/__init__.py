@@ -26,8 +26,8 @@ def units(profile: str | None = None) -> list[Unit]:
     """The units of all studies, in the order in which they are made.
 
     Args:
-        profile: of the language models, "smoke", "book", "pilot" or "full"; these alone then.
-            None gives every other study, at its full size.
+        profile: of the language models, "smoke", "book" or "full"; these alone then. None gives
+            every other study, at its full size.
 
     Returns:
         The units.
@@ -36,28 +36,18 @@ def units(profile: str | None = None) -> list[Unit]:
         ValueError: if there is no such profile.
     """
     # Here and not above, as each topic imports `base`, and with it this file, first.
-    from gomhc.companion.studies import (
-        cost,
-        language_models,
-        long_trainings,
-        polytope,
-        spectra,
-        stream_mixing,
-    )
+    from gomhc.companion.studies import cost, polytope, spectra, stream_mixing, training_plan
 
-    if profile == "pilot":
-        every = [*long_trainings.pilot(), *long_trainings.tuning()]
-        return list({unit.name: unit for unit in every}.values())
     if profile is not None:
-        return language_models.units(profile)
+        return training_plan.units(profile)
     return [*polytope.UNITS, *spectra.UNITS, *stream_mixing.UNITS, *cost.UNITS]
 
 
 def probes() -> list[Probe]:
     """The probes of all studies."""
-    from gomhc.companion.studies import cost, language_models, polytope, spectra, stream_mixing
+    from gomhc.companion.studies import cost, polytope, spectra, stream_mixing, training_plan
 
-    topics = (polytope, spectra, stream_mixing, cost, language_models)
+    topics = (polytope, spectra, stream_mixing, cost, training_plan)
     return [probe for topic in topics for probe in topic.PROBES]
 
 
@@ -82,7 +72,7 @@ def differences(unit: Unit, record: records.Record) -> list[str]:
 
 @functools.cache
 def _known() -> dict[str, Unit]:
-    everything = [*units(), *units("book"), *units("pilot"), *units("full")]
+    everything = [*units(), *units("book"), *units("full")]
     return {unit.name: unit for unit in everything}
 
 

@@ -1,7 +1,8 @@
 """Makes the records of the studies, and goes on where it stopped.
 
     python -m gomhc.companion.studies                               # all but the trainings
-    python -m gomhc.companion.studies --profile full --minutes 30   # the language models
+    python -m gomhc.companion.studies --profile book --minutes 30   # the language models
+    python -m gomhc.companion.studies --profile full --estimate     # how long they will take
 
 A unit whose record is there, with its configuration, seeds and protocol, is skipped; each record is
 written as soon as it is made. A training that is stopped goes on from its checkpoint the next time.
@@ -17,7 +18,7 @@ import shutil
 import sys
 import time
 import traceback
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -27,9 +28,10 @@ from gomhc.companion import records
 from gomhc.companion.probes import STORED, renew
 from gomhc.companion.records.provenance import cpu_time
 from gomhc.companion.studies import Stopped, Unit, differences, probes, units
+from gomhc.companion.studies.estimate import estimate
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-PROFILES = ("smoke", "book", "pilot", "full")
+PROFILES = ("smoke", "book", "full")
 
 
 def state(unit: Unit, folder: Path) -> str:
@@ -91,6 +93,28 @@ def run(todo: Sequence[Unit], options: argparse.Namespace, deadline: float) -> i
     return FAILED if failed else DONE
 
 
+def foretold(todo: Sequence[Unit], options: argparse.Namespace) -> str:
+    """How long trainings will take, by size and text and in all."""
+    given = {name: getattr(options, name) for name in ("device", "shakespeare", "texts")}
+    seconds = estimate(todo, given)
+    sums: dict[str, float] = defaultdict(float)
+    counts: Counter[str] = Counter()
+    for unit in todo:
+        model, corpus = unit.config["model"], unit.config["corpus"]
+        what = f"{model['preset']} on {corpus.get('name', corpus['kind'])}"
+        counts[what] += 1
+        sums[what] += seconds.get(unit.name, 0.0)
+    lines = [
+        f"{what}: {count} trainings, {records.duration(sums[what])}"
+        for what, count in counts.items()
+    ]
+    left = [unit.name for unit in todo if unit.name not in seconds]
+    if left:
+        lines.append(f"not estimated, as a try failed: {', '.join(left)}")
+    total = records.duration(sum(seconds.values()))
+    return "\n".join([*lines, f"about {total} in all, and evaluations on top"])
+
+
 def spent(wall: float, cpu: float) -> str:
     """Wall and processor time in words."""
     return f"{records.duration(wall)} wall, {records.duration(cpu)} CPU"
@@ -113,6 +137,11 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--only", metavar="PATTERN", default="*", help="names, such as 'spectra/*'")
     parser.add_argument("--list", action="store_true", help="say what is there, run nothing")
+    parser.add_argument(
+        "--estimate",
+        action="store_true",
+        help="time a few steps of every training that is missing and say how long all take",
+    )
     parser.add_argument("--stale", action="store_true", help="make anew what is stale, no others")
     parser.add_argument(
         "--minutes",
@@ -134,11 +163,14 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--probes", action="store_true", help=f"make the probes anew, in {STORED}, and no record"
     )
     options = parser.parse_args(arguments)
+    if options.estimate and not options.profile:
+        parser.error("expected --profile beside --estimate: it is about trainings")
     if options.probes and (options.list or options.stale or options.out or options.profile):
         parser.error("expected --probes alone or with --only, got another option beside it")
     if not options.minutes >= 0:
         parser.error(f"expected --minutes of 0 or more, got {options.minutes}")
-    if options.out is None and options.profile == "smoke" and not options.list:
+    aside = options.list or options.estimate
+    if options.out is None and options.profile == "smoke" and not aside:
         parser.error("expected --out for the smoke profile, whose records are not worth keeping")
     options.out = options.out or records.SHIPPED
     if options.out.exists() and not options.out.is_dir():
@@ -191,6 +223,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     done_with = {"current", "missing"} if options.stale else {"current"}
     todo = [unit for unit in chosen if states[unit.name] not in done_with]
+    if options.estimate or (options.profile == "full" and todo and options.minutes > 0):
+        print(foretold(todo, options), flush=True)
+    if options.estimate:
+        return DONE
     cpu = cpu_time()
     status = run(todo, options, begin + 60 * options.minutes)
     now = spent(time.monotonic() - begin, cpu_time() - cpu)

@@ -1,4 +1,4 @@
-"""The trainings that chapter 7 rests on: which, in what order, and what one of them finds."""
+"""One training of a language model, from its configuration to its findings."""
 
 import functools
 import hashlib
@@ -10,15 +10,14 @@ from typing import Any
 
 import torch
 
-from gomhc.companion.studies.base import Outcome, Probe, Stopped, Unit
+from gomhc.companion.studies.base import Outcome, Stopped
 from gomhc.lm import data
 from gomhc.lm.model import GPT, RESIDUAL, preset
 from gomhc.lm.report import stream_report
 from gomhc.lm.train import NonFiniteError, Progress, TrainConfig, chosen_device, train
 
-__all__ = ["ARMS", "PROBES", "RATES", "SIZES", "record_name", "run", "units"]
+__all__ = ["ARMS", "run"]
 
-PROTOCOL = 1  # of every training
 ARMS: dict[str, dict[str, Any]] = {
     "residual": {"mixer": RESIDUAL},
     "identity": {"mixer": "identity"},
@@ -29,49 +28,9 @@ ARMS: dict[str, dict[str, Any]] = {
     "go-mhc s=1": {"mixer": "go-mhc", "s": 1},
     "go-mhc s=2": {"mixer": "go-mhc", "s": 2},
     "kron-go s=2": {"mixer": "kron-go", "s": 2},
+    "orthogonal": {"mixer": "orthogonal"},
+    "transport": {"mixer": "transport"},
 }
-# Learning rates as shares of the size's own, and what a training calls them
-RATES = {0.3: "lr-low", 1.0: "d4", 3.0: "lr-high"}
-SIZES: dict[str, dict[str, Any]] = {
-    # Of the models and trainings of a profile; `seeds` are paired over the arms.
-    "smoke": {
-        "model": {"preset": "nano", "block": 32, "width": 32},
-        "training": {
-            "steps": 4,
-            "batch": 8,  # of 32 tokens: from 256 on, mixers take their compiled passes
-            "warmup": 1,
-            "evaluate_every": 2,
-            "learning_rate": 3e-3,
-        },
-        "tokens": 2000,
-        "windows": 2,
-        "seeds": (0,),
-    },
-    "book": {
-        "model": {"preset": "nano"},
-        "training": {"steps": 300, "batch": 16, "evaluate_every": 20, "learning_rate": 1e-2},
-        "tokens": 300_000,
-        "windows": 32,
-        "seeds": (0, 1, 2),
-    },
-    "full": {
-        "model": {"preset": "small"},
-        "training": {
-            "steps": 1500,
-            "batch": 64,
-            "warmup": 100,
-            "evaluate_every": 100,
-            "learning_rate": 3e-3,
-        },
-        "tokens": 6_000_000,
-        "windows": 256,
-        "seeds": (0, 1, 2),
-    },
-}
-LARGE_ARMS = ("residual", "identity", "mhc", "mhc-lite", "kromhc", "go-mhc s=2")
-WIDE_ARMS = ("identity", "kromhc", "go-mhc s=2", "kron-go s=2")  # at d = 8
-TEXT_ARMS = ("residual", "identity", "mhc", "kromhc", "go-mhc s=2")  # on Tiny Shakespeare
-
 POINTS = 200  # of a curve that a record keeps
 SAMPLE = 60  # words of a sample of text
 REPORTED = 32  # windows that the streams are watched on
@@ -98,7 +57,7 @@ def run(
         model: `preset` and changes to it.
         training: fields of `TrainConfig`.
         corpus: `kind`, "stories", "shakespeare" or "file", and options of its loader; of a file its
-            name in the folder `texts`, and the SHA-256 that it must have.
+            name in the folder `texts`, and the SHA-256 that it must have (None for any).
         watch_every: steps between reports of the streams, at evaluations; none if not given.
         device: see `train`.
         shakespeare: a copy of Tiny Shakespeare; downloaded if not given.
@@ -186,15 +145,16 @@ def _stories(block: int, seed: int, **options: int) -> data.Corpus:
 
 
 def _file(
-    folder: Path | None, block: int, *, name: str, sha256: str, **options: Any
+    folder: Path | None, block: int, *, name: str, sha256: str | None, **options: Any
 ) -> data.Corpus:
     if folder is None:
         raise ValueError(f"expected --texts, the folder of {name}, got none")
     path = folder / name
     if not path.is_file():
         raise FileNotFoundError(f"expected {name} in {folder}, found none")
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
-    if digest != sha256:
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
+    if digest != (sha256 or digest):
         raise ValueError(f"expected the SHA-256 {sha256} of {path}, got {digest}")
     return data.text(path, block, **options)
 
@@ -239,126 +199,3 @@ def _columns(watched: Sequence[tuple[int, dict[str, Any]]]) -> dict[str, Any]:
         else:
             table[name] = [report[name] for report in reports]
     return table
-
-
-# Which trainings
-
-
-def record_name(profile: str, what: str, arm: str, seed: int) -> str:
-    """Name of a training's record.
-
-    Args:
-        profile: its size.
-        what: "d4" for an arm at the size's own settings, or what is different.
-        arm: out of `ARMS`.
-        seed: of the training.
-
-    Returns:
-        Such as "lm/book-go-mhc-s2-d4-seed0".
-    """
-    label = f"{arm}-{what}".replace(" s=", "-s")
-    return f"lm/{profile}-{label}-seed{seed}"
-
-
-def units(profile: str) -> list[Unit]:
-    """The trainings of a profile, in the order in which they are worth having.
-
-    Args:
-        profile: "smoke", "book" or "full".
-
-    Returns:
-        One unit a training: the arms at d = 4, seed by seed; other learning rates for the first
-        seed; the authors' sizes (full profile only); starts of θ; d = 8; Tiny Shakespeare; other
-        learning rates for the other seeds.
-
-    Raises:
-        ValueError: if there is no such profile.
-    """
-    if profile not in SIZES:
-        raise ValueError(f"expected one of {', '.join(SIZES)}; got {profile!r}")
-    sizes = SIZES[profile]
-    first, *others = sizes["seeds"]
-    own = sizes["training"]["learning_rate"]
-    stories = {"kind": "stories", "train": sizes["tokens"], "windows": sizes["windows"]}
-    letters = {"kind": "shakespeare", "windows": sizes["windows"]}
-
-    def unit(
-        what: str, arm: str, seed: int, model: Any = (), training: Any = (), corpus: Any = stories
-    ) -> Unit:
-        config = {
-            "model": sizes["model"] | ARMS[arm] | dict(model),
-            "training": sizes["training"] | {"seed": seed} | dict(training),
-            "corpus": corpus,
-        }
-        takes = ("device", "shakespeare", "out", "stop", "progress")
-        return Unit(record_name(profile, what, arm, seed), run, config, (seed,), PROTOCOL, takes)
-
-    def at_rates(seeds: Sequence[int]) -> list[Unit]:
-        return [
-            unit(what, arm, seed, training={"learning_rate": share * own})
-            for seed in seeds
-            for share, what in RATES.items()
-            if what != "d4"
-            for arm in ARMS
-        ]
-
-    trainings = [unit("d4", arm, seed) for seed in sizes["seeds"] for arm in ARMS]
-    trainings += at_rates([first])
-    if profile == "full":
-        large = {"preset": "paper-30m"}
-        training = {"steps": 300, "batch": 64, "learning_rate": 1e-3, "warmup": 30}
-        trainings += [unit("paper-30m", arm, first, large, training) for arm in LARGE_ARMS]
-    starts: dict[str, dict[str, Any]] = {
-        "dead": {"dead_start": True},
-        "mass0.001": {"off_diagonal_mass": 0.001},
-        "mass0.1": {"off_diagonal_mass": 0.1},
-    }
-    trainings += [
-        unit(what, "go-mhc s=2", seed, change)
-        for seed in sizes["seeds"]
-        for what, change in starts.items()
-    ]
-    trainings += [unit("d8", arm, seed, {"d": 8}) for seed in sizes["seeds"] for arm in WIDE_ARMS]
-    trainings += [
-        unit("shakespeare", arm, first, {"dropout": 0.2}, corpus=letters) for arm in TEXT_ARMS
-    ]
-    return trainings + at_rates(others)
-
-
-# Their probe
-
-
-def smoke(names: Sequence[str]) -> Outcome:
-    """Trainings of the smoke profile on the CPU, without what belongs to the machine.
-
-    A step has 256 tokens, from which on mixers take their compiled passes as they do in the larger
-    sizes; evaluations and the report, of 64 tokens, take PyTorch's functions.
-    """
-    todo = {unit.name: unit for unit in units("smoke")}
-    metrics = {}
-    for name in names:
-        outcome = run(**todo[name].config, device="cpu")
-        kept = {key: outcome.metrics[key] for key in ("loss", "above", "parameters", "report")}
-        curves = {key: outcome.series[key] for key in ("loss", "gradient")}
-        metrics[name] = kept | curves
-    return Outcome(metrics, {})
-
-
-PROBES = [
-    Probe(
-        "lm/trainings",
-        smoke,
-        {
-            "names": [
-                *(record_name("smoke", "d4", arm, 0) for arm in ARMS),
-                record_name("smoke", "dead", "go-mhc s=2", 0),
-                record_name("smoke", "d8", "kron-go s=2", 0),
-            ]
-        },
-        ("lm/*",),
-        # Four steps in float32: on other processors losses differ by some roundings, 5e-7 each,
-        # and what they change by when the streams are mixed otherwise is a difference of losses.
-        relative=1e-4,
-        absolute=1e-5,
-    )
-]

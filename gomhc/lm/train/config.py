@@ -50,7 +50,7 @@ class TrainConfig:
     final: float = 0.1
     warmup: int = 20
     weight_decay: float = 0.1
-    decay_connections: bool = True
+    decay_connections: bool = False
     betas: tuple[float, float] = (0.9, 0.95)
     clip: float = 1.0
     seed: int = 0

@@ -1,0 +1,415 @@
+"""The trainings of chapter 7: which, at what sizes, and in what order.
+
+Note [Plan]
+    A pilot of three arms comes first, with seeds of its own and one learning rate: the spread of
+    its paired differences says how many seeds the comparison needs. The first of these seeds then
+    chooses every arm's learning rate out of a grid. What is reported comes from other seeds, at the
+    rate chosen. Where a profile is made in one go, on a GPU, every rate of the grid is reported.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from statistics import fmean
+from typing import Any, NamedTuple
+
+from gomhc.companion.paired import Power, power
+from gomhc.companion.records import Record
+from gomhc.companion.studies.base import Outcome, Probe, Unit
+from gomhc.companion.studies.language_models import ARMS, run
+
+__all__ = [
+    "CONTROLS",
+    "EXPERIMENTS",
+    "GO",
+    "MAIN",
+    "PROBES",
+    "REPORTED",
+    "TUNING_SEED",
+    "Experiment",
+    "pilot_power",
+    "rates",
+    "record_name",
+    "seeds",
+    "units",
+]
+
+PROTOCOL = 1
+GO = "go-mhc s=2"
+MAIN = ("residual", "identity", GO)  # the arms of the question, and of the pilot
+PILOT_RATE = 3e-3
+TUNING_SEED = 100  # the first of those that are not reported
+
+
+class Experiment(NamedTuple):
+    """A text, a size, and the trainings that are made of both.
+
+    Attributes:
+        profile: that makes it: "smoke", "book" or "full".
+        model: `preset` and changes to it, without the arm's.
+        training: fields of `TrainConfig`.
+        corpus: see `language_models.run`.
+        rates: grid of learning rates.
+        watch_every: steps between reports of the streams.
+        pilot: seeds of the pilot.
+        seeds: that are reported.
+        main_seeds: of the arms in `MAIN`.
+        wanted: half-width of the 95 % interval that the number of seeds is chosen for, and the
+            smallest gain that the ledger asks for: a share of the loss above the floor of the
+            text, or of the loss itself where no floor is known.
+        arms: in order of importance.
+    """
+
+    profile: str
+    model: dict[str, Any]
+    training: dict[str, Any]
+    corpus: dict[str, Any]
+    rates: tuple[float, ...]
+    watch_every: int | None = None
+    pilot: int = 0
+    seeds: int = 5
+    main_seeds: int = 5
+    wanted: float = 0.01
+    arms: tuple[str, ...] = tuple(ARMS)
+
+
+# nanoGPT's recipe for a CPU, at its own learning rate of 1e-3 and at others: its evaluation loss on
+# Tiny Shakespeare is given as 1.88.
+RECIPE: dict[str, Any] = {
+    "steps": 2000,
+    "batch": 12,
+    "warmup": 100,
+    "betas": [0.9, 0.99],
+    "evaluate_every": 200,
+}
+EXPERIMENTS: dict[str, Experiment] = {
+    "letters": Experiment(
+        "book",
+        {"preset": "small", "block": 64, "vocabulary": 65},
+        RECIPE,
+        {"kind": "shakespeare", "windows": 256},
+        (1e-3, 3e-3, 6e-3, 1.2e-2),
+        400,
+        pilot=6,
+        main_seeds=8,
+    ),
+    # Deep enough for streams to matter, and long enough for most of the sudden drops of the loss.
+    "stories": Experiment(
+        "book",
+        {"preset": "nano", "layers": 6},
+        {"steps": 3000, "batch": 32, "warmup": 100, "evaluate_every": 200},
+        {"kind": "stories", "train": 3_000_000, "windows": 256},
+        (1.5e-3, 3e-3, 6e-3),
+        600,
+        pilot=5,
+        wanted=0.02,
+        arms=(*MAIN, "mhc", "go-mhc s=1", "transport"),
+    ),
+    # As long as what is read of it: of the letters above it is one and a half times their number.
+    "bible": Experiment(
+        "book",
+        {"preset": "small", "block": 64, "vocabulary": 512},
+        RECIPE,
+        {
+            "kind": "file",
+            "name": "kjv.txt",
+            "sha256": "93cbff53fc77bb00401028092a94521986a59764c741696ad4b15a0576460507",
+            "level": "bpe",
+            "vocabulary": 512,
+            "windows": 256,
+        },
+        (3e-3, 6e-3, 1.2e-2),
+        400,
+    ),
+    # nanoGPT's recipe for a GPU; its evaluation loss is given as 1.4697.
+    "letters-large": Experiment(
+        "full",
+        {
+            **{"preset": "small", "layers": 6, "heads": 6, "width": 384, "block": 256},
+            **{"vocabulary": 65, "dropout": 0.2},
+        },
+        {
+            **{"steps": 5000, "batch": 64, "warmup": 100, "betas": [0.9, 0.99]},
+            "evaluate_every": 250,
+        },
+        {"kind": "shakespeare", "windows": 256},
+        (1e-3, 2e-3),
+        1000,
+        seeds=3,
+        main_seeds=3,
+    ),
+    "stories-large": Experiment(
+        "full",
+        {"preset": "small", "layers": 8},
+        {"steps": 3000, "batch": 64, "warmup": 100, "evaluate_every": 200},
+        {"kind": "stories", "train": 12_000_000, "windows": 256},
+        (1.5e-3, 3e-3),
+        600,
+        seeds=3,
+        main_seeds=3,
+        wanted=0.02,
+    ),
+    # The authors' model; they train it for 20,000 steps, with GPT-2's vocabulary.
+    "tinystories": Experiment(
+        "full",
+        {"preset": "paper-30m", "vocabulary": 4096},
+        {"steps": 5000, "batch": 128, "warmup": 500, "evaluate_every": 250},
+        {
+            "kind": "file",
+            "name": "TinyStories-train.txt",
+            "sha256": None,
+            "level": "bpe",
+            "vocabulary": 4096,
+            "windows": 128,
+        },
+        (1e-3,),
+        1000,
+        seeds=3,
+        main_seeds=3,
+        arms=(*MAIN, "mhc", "mhc-lite", "kromhc"),
+    ),
+    "smoke": Experiment(
+        "smoke",
+        {"preset": "nano", "block": 32, "width": 32},
+        {"steps": 4, "batch": 8, "warmup": 1, "evaluate_every": 2},
+        {"kind": "stories", "train": 2000, "windows": 2},
+        (3e-3,),
+        seeds=1,
+        main_seeds=1,
+    ),
+}
+# Experiment -> arm -> the learning rate that the first seed of the pilot chose: a test holds it
+# against the records.
+REPORTED: dict[str, dict[str, float]] = {"letters": {}, "stories": {}, "bible": {}}
+KEPT = {"keep_function": True, "reduce": "mean", "offsets": 0.0}
+# Trainings that differ from a reported one in a single thing: name -> its arm, changes to the
+# model, changes to the training.
+CONTROLS: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
+    "letters": {
+        "wide": ("residual", {"mlp": 657}, {}),  # with as many parameters as go-mhc s=2
+        "frozen": (GO, {"frozen": True}, {}),
+        "kept": (GO, KEPT, {}),
+        "kept-identity": ("identity", KEPT, {}),
+        "decay": (GO, {}, {"decay_connections": True}),
+        "d8": (GO, {"d": 8}, {}),
+        "d8-identity": ("identity", {"d": 8}, {}),
+        "d2": (GO, {"d": 2}, {}),
+        "d2-identity": ("identity", {"d": 2}, {}),
+        "d1-identity": ("identity", {"d": 1}, {}),  # where every mixer is the number 1
+        "mass0.1": (GO, {"off_diagonal_mass": 0.1}, {}),
+        "dead": (GO, {"dead_start": True}, {}),
+    },
+    "smoke": {
+        "dead": (GO, {"dead_start": True}, {}),
+        "d8": ("kron-go s=2", {"d": 8}, {}),
+    },
+}
+
+
+def record_name(experiment: str, what: str, arm: str, seed: int) -> str:
+    """Name of a training's record.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+        what: what is special of it, such as its learning rate.
+        arm: out of `ARMS`.
+        seed: of the training.
+
+    Returns:
+        Such as "lm/letters-go-mhc-s2-lr0.003-seed100".
+    """
+    label = f"{arm}-{what}".replace(" s=", "-s")
+    return f"lm/{experiment}-{label}-seed{seed}"
+
+
+def at(learning_rate: float) -> str:
+    """How a record's name tells a learning rate."""
+    return f"lr{learning_rate:g}"
+
+
+def seeds(experiment: str, arm: str) -> range:
+    """The seeds that are reported of an arm.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+        arm: of it.
+
+    Returns:
+        From 0 on; the first ones are those of every arm.
+    """
+    sizes = EXPERIMENTS[experiment]
+    return range(sizes.main_seeds if arm in MAIN else sizes.seeds)
+
+
+def rates(experiment: str, arm: str) -> tuple[float, ...]:
+    """The learning rates at which an arm is reported: the chosen one, or all where none was chosen.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+        arm: of it.
+
+    Returns:
+        Rates; none as long as the choice is to be made.
+    """
+    if experiment not in REPORTED:
+        return EXPERIMENTS[experiment].rates
+    chosen = REPORTED[experiment].get(arm)
+    return () if chosen is None else (chosen,)
+
+
+def _unit(
+    experiment: str,
+    arm: str,
+    learning_rate: float,
+    seed: int,
+    what: str = "",
+    model: Mapping[str, Any] | None = None,
+    training: Mapping[str, Any] | None = None,
+) -> Unit:
+    sizes = EXPERIMENTS[experiment]
+    chosen = {"learning_rate": learning_rate, "seed": seed, "decay_connections": False}
+    config = {
+        "model": sizes.model | ARMS[arm] | dict(model or {}),
+        "training": sizes.training | chosen | dict(training or {}),
+        "corpus": sizes.corpus,
+        "watch_every": sizes.watch_every,
+    }
+    takes = ("device", "shakespeare", "texts", "out", "stop", "progress")
+    name = record_name(experiment, what or at(learning_rate), arm, seed)
+    return Unit(name, run, config, (seed,), PROTOCOL, takes)
+
+
+def _pilot(experiment: str) -> list[Unit]:
+    return [
+        _unit(experiment, arm, PILOT_RATE, TUNING_SEED + k)
+        for k in range(EXPERIMENTS[experiment].pilot)
+        for arm in MAIN
+    ]
+
+
+def _tuning(experiment: str) -> list[Unit]:
+    if experiment not in REPORTED:
+        return []
+    sizes = EXPERIMENTS[experiment]
+    return [_unit(experiment, arm, rate, TUNING_SEED) for arm in sizes.arms for rate in sizes.rates]
+
+
+def _reported(experiment: str, arms: Iterable[str]) -> list[Unit]:
+    """Seed by seed, so that what is there can be compared at any time."""
+    return [
+        _unit(experiment, arm, rate, seed)
+        for seed in range(EXPERIMENTS[experiment].main_seeds)
+        for arm in arms
+        for rate in rates(experiment, arm)
+        if seed in seeds(experiment, arm)
+    ]
+
+
+def _controls(experiment: str) -> list[Unit]:
+    return [
+        _unit(experiment, arm, rate, seed, what, model, training)
+        for what, (arm, model, training) in CONTROLS.get(experiment, {}).items()
+        for rate in rates(experiment, arm)
+        for seed in range(1 if what == "dead" else EXPERIMENTS[experiment].seeds)
+    ]
+
+
+def units(profile: str) -> list[Unit]:
+    """The trainings of a profile, in the order in which they are worth having.
+
+    Args:
+        profile: "smoke", "book" or "full".
+
+    Returns:
+        One unit a training: experiment by experiment the pilot, the choice of learning rates, the
+        arms of the question, the other arms, the controls.
+
+    Raises:
+        ValueError: if there is no such profile.
+    """
+    chosen = [name for name, sizes in EXPERIMENTS.items() if sizes.profile == profile]
+    if not chosen:
+        known = dict.fromkeys(sizes.profile for sizes in EXPERIMENTS.values())
+        raise ValueError(f"expected one of {', '.join(known)}; got {profile!r}")
+    trainings: list[Unit] = []
+    for name in chosen:
+        trainings += _pilot(name) + _tuning(name) + _reported(name, MAIN)
+        trainings += _reported(name, EXPERIMENTS[name].arms) + _controls(name)
+    return list({unit.name: unit for unit in trainings}.values())
+
+
+def judged(record: Record) -> float | None:
+    """What arms are compared by: the loss above the floor, or the loss where no floor is known.
+
+    Args:
+        record: of a training.
+
+    Returns:
+        Nats a token; None if it diverged.
+    """
+    metrics = record.metrics
+    value: float | None = metrics["loss"] if metrics["above"] is None else metrics["above"]
+    return value
+
+
+def pilot_power(
+    experiment: str, records: Mapping[str, Record], arms: tuple[str, str] = (GO, "identity")
+) -> Power:
+    """The power of a pilot's comparison, from its records.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+        records: those of the pilot by name.
+        arms: the two compared, out of `MAIN`.
+
+    Returns:
+        Power, for the half-width that the experiment wants.
+
+    Raises:
+        KeyError: if a record is missing.
+        ValueError: if the experiment has no pilot, or one of its trainings diverged.
+    """
+    sizes = EXPERIMENTS[experiment]
+    if not sizes.pilot:
+        raise ValueError(f"expected an experiment with a pilot, got {experiment}")
+    losses: list[list[float]] = []
+    for arm in arms:
+        names = [
+            record_name(experiment, at(PILOT_RATE), arm, TUNING_SEED + k)
+            for k in range(sizes.pilot)
+        ]
+        values = [judged(records[name]) for name in names]
+        losses.append([value for value in values if value is not None])
+        if len(losses[-1]) < len(values):
+            raise ValueError(f"expected a pilot that did not diverge, got one of {arm} that did")
+    ours, theirs = losses
+    base = fmean(theirs)
+    return power([(a - b) / base for a, b in zip(ours, theirs, strict=True)], sizes.wanted)
+
+
+def smoke(names: Sequence[str]) -> Outcome:
+    """Trainings of the smoke profile on the CPU, without what belongs to the machine.
+
+    A step has 256 tokens, from which on mixers take their compiled passes as they do in the larger
+    sizes; evaluations and the report, of 64 tokens, take PyTorch's functions.
+    """
+    todo = {unit.name: unit for unit in units("smoke")}
+    metrics = {}
+    for name in names:
+        outcome = run(**todo[name].config, device="cpu")
+        kept = {key: outcome.metrics[key] for key in ("loss", "above", "parameters", "report")}
+        curves = {key: outcome.series[key] for key in ("loss", "gradient")}
+        metrics[name] = kept | curves
+    return Outcome(metrics, {})
+
+
+PROBES = [
+    Probe(
+        "lm/trainings",
+        smoke,
+        {"names": [unit.name for unit in units("smoke")]},
+        ("lm/*",),
+        # Four steps in float32: on other processors losses differ by some roundings, 5e-7 each,
+        # and what they change by when the streams are mixed otherwise is a difference of losses.
+        relative=1e-4,
+        absolute=1e-5,
+    )
+]
