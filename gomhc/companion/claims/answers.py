@@ -7,11 +7,17 @@ and the answer says that instead.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gomhc.companion.claims.base import FAILS, GO, HOLDS, OPEN, Verdict, number, span
+from gomhc.companion.claims.base import FAILS, GO, HOLDS, OPEN, UNDECIDED, Verdict, number, span
+from gomhc.companion.studies.training_plan import chosen
 
 Said = Callable[[str], Verdict]  # id of a claim -> its verdict
 PERCENT = "\N{NO-BREAK SPACE}%"
-SIZES = {"full": "small", "book": "nano"}  # of chapter 7, largest first -> name of the model
+# Experiment of chapter 7 -> what a reader knows it by
+TEXTS = {
+    "letters": "Tiny Shakespeare",
+    "bible": "the King James Bible",
+    "stories": "our stories",
+}
 
 
 def _quoted(words: str, entry: Verdict) -> str:
@@ -38,13 +44,6 @@ def _apart(difference: Mapping[str, Any], other: str) -> str:
     side = "above" if mean > 0 else "below"
     ends = f"{low:+.1f}{PERCENT} to {high:+.1f}{PERCENT}".replace("-", "\N{MINUS SIGN}")
     return f"{abs(mean):.1f}{PERCENT} {side} {other} (95{PERCENT} interval {ends})"
-
-
-def _largest(said: Said, kind: str) -> tuple[str, Verdict]:
-    """The largest model for which a claim about language models is decided, and its verdict."""
-    entries = {name: said(f"{kind}-{size}") for size, name in SIZES.items()}
-    decided = [(name, entry) for name, entry in entries.items() if entry.verdict != OPEN]
-    return decided[0] if decided else next(iter(entries.items()))
 
 
 def reach(said: Said) -> str:
@@ -163,46 +162,42 @@ def composition(said: Said) -> str:
 
 def language_model(said: Said) -> str:
     """Does the mixing matrix matter in a language model?"""
-    name, mixing = _largest(said, "mixing")
-    if mixing.verdict == OPEN:
-        return "No size has been trained with all arms and seeds yet."
-    text = f"{_quoted('Mixing the streams lowers the loss', mixing)} in the GPT `{name}`"
-    difference = mixing.values.get("difference")
-    if difference is None:  # a training diverged
-        return f"{text}: {mixing.measured}."
-    text += (
-        f". Its loss above the floor, the best possible loss on the text, ends with go-mHC ($s=2$) "
-        f"{_apart(difference, 'the same streams never mixed')}"
-    )
-    size = next(key for key, preset in SIZES.items() if preset == name)
-    rivals = said(f"go-matches-{size}")
-    if residual := rivals.values.get("residual"):
-        text += f", and {_apart(residual, 'the plain residual')}"
-        if rivals.caveat:
-            text += f" (caveat: {rivals.caveat})"
-    larger = {size: said(f"mixing-{key}") for key, size in SIZES.items()} | {
-        "paper-30m": said("language-model")
+    pairs = {
+        name: (said(f"mixing-{text}"), said(f"streams-{text}"))
+        for text, name in TEXTS.items()
+        if chosen(text)
     }
-    untested = [f"`{size}`" for size, entry in larger.items() if entry.verdict == OPEN]
-    if untested:
-        text += f". Not tested: {', '.join(untested)}"
-    return f"{text}."
+    tested = {name: pair for name, pair in pairs.items() if OPEN not in (e.verdict for e in pair)}
+    if not tested:
+        return "No text has been trained on with the arms and seeds that this takes yet."
+    mixing = {pair[0].verdict for pair in tested.values()}
+    if mixing == {HOLDS}:
+        lead = "Yes, at the sizes tried: mixing the streams lowers the loss."
+    elif mixing == {FAILS}:
+        lead = "No, not at the sizes tried: mixing the streams gains too little to be seen."
+    elif mixing == {UNDECIDED}:
+        lead = "That is not decided at the sizes tried."
+    else:
+        lead = "That depends on the text."
+    return " ".join([lead, *(_trained(name, *pair) for name, pair in tested.items())])
+
+
+def _trained(name: str, mixing: Verdict, streams: Verdict) -> str:
+    """What came of one text, in a sentence."""
+    parts = [
+        _apart(entry.values["difference"], other) if entry.values else entry.measured
+        for entry, other in ((mixing, "the same streams never mixed"), (streams, "one stream"))
+    ]
+    return f"On {name} the loss with go-mHC ($s=2$) ends {' and '.join(parts)}."
 
 
 def worth(said: Said) -> str:
     """Is it worth it?"""
-    _, mixing = _largest(said, "mixing")
-    advice = {
-        HOLDS: "There a mixing matrix pays, and go-mHC is an exact way to make one.",
-        FAILS: "So see first whether mixing pays in your model: train the same streams with "
-        "`identity`, which never mixes them, and the plain residual. If mixing does pay, go-mHC "
-        "is an exact way to do it.",
-    }
-    undecided = (
-        "So whether mixing pays is open: train the same streams with `identity`, which never mixes "
-        "them, beside your mixer."
+    return (
+        f"{language_model(said)}\n\nWhether it pays in your model, two more trainings show: the "
+        "same streams with `identity`, which never mixes them, and the plain residual. If mixing "
+        "does pay, go-mHC is an exact way to do it."
     )
-    return f"{language_model(said)}\n\n{advice.get(mixing.verdict, undecided)}"
 
 
 def precision(said: Said) -> str:
@@ -232,17 +227,17 @@ def block_size(said: Said) -> str:
 
 def streams(said: Said) -> str:
     """Four streams or more?"""
-    name, entry = _largest(said, "scaling-d")
-    if "cost" not in entry.values:  # not tested, or a training diverged
-        reason = entry.measured.removeprefix("not tested: ")
-        return f"Four streams and eight have not been compared: {reason}."
-    unmixed = entry.values["unmixed"]
+    entry = said("scaling-d-letters") if chosen("letters") else None
+    if entry is None or entry.verdict == OPEN:
+        return "Four streams and eight have not been compared: the records are not complete."
+    if not entry.values:
+        return f"Four streams and eight could not be compared: {entry.measured}."
+    unmixed = entry.values.get("unmixed")
     return (
-        f"In the GPT `{name}` the loss above the floor of the text ends with eight streams mixed "
-        f"by go-mHC ($s=2$) {_apart(entry.values['difference'], 'that with four')}. "
+        "On Tiny Shakespeare the loss ends with eight streams mixed by go-mHC ($s=2$) "
+        f"{_apart(entry.values['difference'], 'that with four')}. "
         + (f"Without mixing, eight end {_apart(unmixed, 'four')}. " if unmixed else "")
-        + "All have one learning rate, not tuned for eight. With go-mHC a token takes "
-        f"{entry.values['cost']:.2f} times as long."
+        + "All have the learning rate that was chosen for four."
     )
 
 

@@ -256,13 +256,13 @@ def _claims(experiment: str) -> list[Claim]:
     ]
 
 
-def _decidable(experiment: str) -> bool:
-    """Whether the learning rates of its arms are chosen."""
-    return all(training_plan.rates(experiment, arm) for arm in EXPERIMENTS[experiment].arms)
-
-
 CLAIMS: tuple[Claim, ...] = (
-    *(claim for experiment in MODELS if _decidable(experiment) for claim in _claims(experiment)),
+    *(
+        claim
+        for experiment in MODELS
+        if training_plan.chosen(experiment)
+        for claim in _claims(experiment)
+    ),
     *(
         Claim(
             f"scaling-d-{experiment}",
@@ -280,7 +280,7 @@ CLAIMS: tuple[Claim, ...] = (
             _wider(experiment),
         )
         for experiment in ("letters",)
-        if _decidable(experiment)
+        if training_plan.chosen(experiment)
     ),
     Claim(
         "language-model",

@@ -1,71 +1,154 @@
-"""Chapter 7: losses of language models, and what their streams do."""
+"""Chapter 7: losses of language models, their differences, and what their streams do."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
 
-from gomhc.companion.figures.style import styles
+from gomhc.companion.figures.style import color
+from gomhc.companion.paired import Difference
+
+Curve = Sequence[tuple[float, float]]  # (x, loss)
+SHADE = "#d9d9d9"
 
 
-def _band(curves: Sequence[Sequence[Sequence[float]]], column: int) -> tuple[Any, ...]:
-    """Steps, and mean, lowest and highest of a column over the seeds, as far as all seeds go."""
+def _mean(curves: Sequence[Curve]) -> tuple[Any, Any]:
+    """x, and the mean over seeds, as far as all of them go."""
     common = min(len(curve) for curve in curves)
-    if not common:
-        return (np.empty(0),) * 4
-    table = np.array([curve[:common] for curve in curves], dtype=float)
-    values = table[:, :, column]
-    return table[0, :, 0], values.mean(0), values.min(0), values.max(0)
+    table = np.array([curve[:common] for curve in curves], dtype=float).reshape(-1, common, 2)
+    return table[0, :, 0], table[:, :, 1].mean(0)
 
 
 def losses(
-    runs: Mapping[str, Sequence[Mapping[str, Any]]], floor: float | None, *, ylabel: str
+    runs: Mapping[str, Sequence[Curve]],
+    references: Mapping[str, Sequence[Curve]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    columns: int = 4,
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Evaluation loss above the floor against steps and against seconds.
-
-    Where a seed diverged the line of its arm ends; where it did so at once there is only a name.
+    """Losses of trainings, a panel an arm, each before the means of the same other arms.
 
     Args:
-        runs: arm -> one run a seed, each with `evaluations`: (steps taken, loss, seconds).
-        floor: taken off the losses; None takes nothing off.
-        ylabel: label of the vertical axis.
+        runs: arm -> one curve a seed.
+        references: arm -> curves, one or two; their means are drawn grey in every panel.
+        xlabel: of the horizontal axes.
+        ylabel: of the vertical axes.
+        columns: panels in a row.
+        limits: of the vertical axes.
     """
-    base = 0.0 if floor is None else floor
-    fig, axes = plt.subplots(1, 2, figsize=(9.2, 4.2), sharey=True)
-    for arm, style in styles(list(runs)).items():
-        curves = [run["evaluations"] for run in runs[arm]]
-        steps, mean, low, high = _band(curves, 1)
-        seconds = _band(curves, 2)[1]
-        line = {key: style[key] for key in ("color", "linestyle")}
-        for ax, x in zip(axes, (steps, seconds), strict=True):
-            ax.plot(x, mean - base, label=arm, **line)
-            ax.fill_between(
-                x, low - base, high - base, alpha=0.15, linewidth=0, color=line["color"]
-            )
-    axes[0].set(xlabel="step", ylabel=ylabel, yscale="log")
-    axes[1].set(xlabel="seconds of training")
-    handles, names = axes[0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside lower center", ncols=4)
+    rows = -(-len(runs) // columns)
+    fig, axes = plt.subplots(
+        rows, columns, figsize=(2.3 * columns, 2.0 * rows), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, (arm, curves) in zip(axes.flat, runs.items(), strict=False):
+        for (name, others), line in zip(references.items(), ("-", (0, (4, 2))), strict=False):
+            x, mean = _mean(others)
+            ax.plot(x, mean, color="#9a9a9a", linewidth=1.2, linestyle=line, label=name)
+        for curve in curves:
+            ax.plot(*zip(*curve, strict=True), color=color(arm), linewidth=0.9, alpha=0.75)
+        ax.set_title(arm, color=color(arm), size=10)
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        if limits:
+            ax.set_ylim(*limits)
+    for ax in axes.flat[len(runs) :]:
+        ax.axis("off")
+    for ax in axes.flat[max(0, len(runs) - columns) : len(runs)]:
+        ax.set_xlabel(xlabel)
+        ax.tick_params(labelbottom=True)
+    for ax in axes[:, 0]:
+        ax.set_ylabel(ylabel)
+    handles, names = axes[0, 0].get_legend_handles_labels()
+    fig.legend(handles, [f"mean of {name}" for name in names], loc="outside upper right", ncols=2)
     plt.close(fig)
     return fig
 
 
-def gradients(runs: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Norm of the gradient against the step, mean over seeds with their range.
+def ends(
+    panels: Mapping[str, Mapping[str, Sequence[Curve]]], *, ylabel: str, limits: tuple[float, float]
+) -> Figure:
+    """The same mean curves against several measures of effort, labelled where they end.
 
     Args:
-        runs: arm -> one run a seed, each with `gradient`: (steps taken, norm).
+        panels: measure, the label of its axis -> arm -> one curve a seed.
+        ylabel: of the vertical axis.
+        limits: of the vertical axis.
     """
-    fig, ax = plt.subplots(figsize=(7.2, 4.0))
-    for arm, style in styles(list(runs)).items():
-        steps, mean, low, high = _band([run["gradient"] for run in runs[arm]], 1)
-        line = {key: style[key] for key in ("color", "linestyle")}
-        ax.plot(steps, mean, label=arm, **line)
-        ax.fill_between(steps, low, high, alpha=0.12, linewidth=0, color=line["color"])
-    ax.set(xlabel="step", ylabel="norm of the gradient", yscale="log")
-    fig.legend(loc="outside lower center", ncols=4)
+    fig, axes = plt.subplots(
+        1, len(panels), figsize=(4.4 * len(panels), 3.6), sharey=True, squeeze=False
+    )
+    for ax, (xlabel, runs) in zip(axes[0], panels.items(), strict=True):
+        last = {}
+        for arm, curves in runs.items():
+            x, mean = _mean(curves)
+            ax.plot(x, mean, color=color(arm))
+            last[arm] = (x[-1], mean[-1])
+        ax.set(xlabel=xlabel, ylim=limits)
+        ax.set_xlim(right=1.02 * max(x for x, _ in last.values()))
+        _label(ax, last)
+    axes[0, 0].set_ylabel(ylabel)
+    plt.close(fig)
+    return fig
+
+
+def _label(ax: Axes, last: Mapping[str, tuple[float, float]]) -> None:
+    """Names beside the ends of curves, spread so that they do not overlap."""
+    low, high = ax.get_ylim()
+    step, place = 0.07 * (high - low), -np.inf
+    for arm, (x, y) in sorted(last.items(), key=lambda item: item[1][1]):
+        place = max(y, place + step)
+        ax.annotate(
+            arm,
+            (x, y),
+            xytext=(1.03, place),
+            textcoords=ax.get_yaxis_transform(),
+            color=color(arm),
+            va="center",
+            size=9,
+            arrowprops={"arrowstyle": "-", "color": color(arm), "linewidth": 0.5},
+        )
+
+
+def forest(
+    panels: Mapping[str, Mapping[str, Difference]], margin: float | Mapping[str, float]
+) -> Figure:
+    """Mean differences with their 95 % intervals, a row an arm; every pair is a small dot.
+
+    Args:
+        panels: title -> arm -> its difference from what the title names.
+        margin: a share; gains and losses below it lie in the grey band. Of every panel by its
+            title, if they differ.
+    """
+    rows = list(dict.fromkeys(arm for table in panels.values() for arm in table))
+    fig, axes = plt.subplots(
+        1,
+        len(panels),
+        figsize=(2.9 * len(panels) + 1.4, 0.36 * len(rows) + 1.3),
+        sharey=True,
+        squeeze=False,
+    )
+    for ax, (title, table) in zip(axes[0], panels.items(), strict=True):
+        band = margin if isinstance(margin, float) else margin[title]
+        ax.axvspan(-band, band, color=SHADE, alpha=0.5, linewidth=0)
+        ax.axvline(0, color="#444444", linewidth=1)
+        for row, arm in enumerate(rows):
+            if arm not in table:
+                continue
+            apart, hue = table[arm], color(arm)
+            ax.plot(apart.pairs, [row + 0.22] * len(apart.pairs), ".", color=hue, ms=3, alpha=0.6)
+            ax.plot([apart.low, apart.high], [row, row], color=hue, linewidth=2.2)
+            ax.plot(apart.mean, row, "o", color=hue, markersize=5.5)
+        ax.set_title(title, size=10)
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        ax.grid(visible=False, axis="y")
+    axes[0, 0].set_yticks(range(len(rows)), rows)
+    axes[0, 0].invert_yaxis()
+    fig.supxlabel("← lower loss      difference of the loss      higher loss →", size=10)
     plt.close(fig)
     return fig
 
@@ -99,68 +182,74 @@ def mixing(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
     return fig
 
 
-def streams(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """What the streams and their composites do along the depth of the network.
+WATCHED = {
+    "distance": "‖H_res − I‖",
+    "smallest": "σ_min of the composite",
+    "difference": "energy of differences kept",
+    "effective": "effective streams",
+}
+
+
+def watched(series: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """What the streams do over a training: a row an arm, a line a connection.
 
     Args:
-        reports: arm -> a `StreamReport` as a dict.
+        series: arm -> `streams` of a record: `step`, and a list a step of every quantity.
     """
-    panels = {
-        "gain_forward": "forward gain",
-        "gain_backward": "backward gain",
-        "smallest": "σ_min of the composite",
-        "difference": "energy of differences kept",
-        "distance": "‖H_res − I‖",
-        "marginal_error": "marginal error",
-        "effective": "effective streams",
-        "dominance": "share of the longest stream",
-    }
-    fig, axes = plt.subplots(2, 4, figsize=(10.4, 5.2), sharex=True)
-    for ax, (key, title) in zip(axes.flat, panels.items(), strict=True):
-        for arm, style in styles(list(reports)).items():
-            values = np.array(reports[arm][key], dtype=float)  # None where it is not finite
-            ax.plot(range(1, len(values) + 1), values, label=arm, markersize=4, **style)
-        ax.set_title(title)
-        if key == "marginal_error":
-            ax.set_yscale("log", nonpositive="clip")
-    for ax in axes[-1]:
-        ax.set_xlabel("connection")
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, names, loc="outside lower center", ncols=4)
+    fig, axes = plt.subplots(
+        len(series),
+        len(WATCHED),
+        figsize=(9.6, 1.75 * len(series) + 0.7),
+        sharex=True,
+        sharey="col",
+        squeeze=False,
+    )
+    for row, (arm, table) in zip(axes, series.items(), strict=True):
+        for ax, (key, title) in zip(row, WATCHED.items(), strict=True):
+            values = np.array(table[key], dtype=float)  # None where it is not finite
+            hues = plt.get_cmap("viridis")(np.linspace(0, 0.9, values.shape[1]))
+            for connection, hue in enumerate(hues):
+                ax.plot(table["step"], values[:, connection], color=hue, linewidth=1.3)
+            if ax in axes[0]:
+                ax.set_title(title, size=10)
+            if ax in axes[-1]:
+                ax.set_xlabel("step")
+        row[0].set_ylabel(arm, color=color(arm), rotation=0, ha="right", va="center")
+        depth = values.shape[1]
+    scale = plt.cm.ScalarMappable(plt.Normalize(1, depth / 0.9), "viridis")
+    bar = fig.colorbar(scale, ax=axes, shrink=0.6, label="connection", ticks=[1, depth])
+    bar.ax.set_ylim(1, depth)
     plt.close(fig)
     return fig
 
 
-def replacements(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """How much the loss rises when mixers are replaced by I or by their mean.
+def replacements(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """How much the loss rises when mixers are replaced, a panel a case, a row an arm.
 
     Args:
-        reports: arm -> a `StreamReport` as a dict.
+        reports: arm -> one `StreamReport` a seed, as dicts.
     """
-    fig, ax = plt.subplots(figsize=(7.6, 4.0))
     arms = list(reports)
-    cases = list(reports[arms[0]]["change"])
-    width = 0.8 / len(arms)
-    for k, (arm, style) in enumerate(styles(arms).items()):
-        heights = np.array([reports[arm]["change"][case] for case in cases], dtype=float)
-        ax.bar(np.arange(len(cases)) + k * width, heights, width, label=arm, color=style["color"])
-    ax.axhline(0, color="#444444", linewidth=1)
-    ax.set_xticks(np.arange(len(cases)) + 0.4 - width / 2, cases, rotation=15)
-    ax.set_ylabel("change of the loss, nats a token")
-    ax.set_yscale("symlog", linthresh=1e-3)
-    fig.legend(loc="outside lower center", ncols=4)
-    plt.close(fig)
-    return fig
-
-
-def absent(reason: str) -> Figure:
-    """A place held free for a figure that has no numbers yet.
-
-    Args:
-        reason: why.
-    """
-    fig, ax = plt.subplots(figsize=(7.2, 1.2))
-    ax.text(0.5, 0.5, reason, ha="center", va="center", size=11)
-    ax.axis("off")
+    cases = list(reports[arms[0]][0]["change"])
+    fig, axes = plt.subplots(
+        1,
+        len(cases),
+        figsize=(2.1 * len(cases) + 1.2, 0.33 * len(arms) + 1.2),
+        sharex=True,
+        sharey=True,
+    )
+    for ax, case in zip(np.atleast_1d(axes), cases, strict=True):
+        ax.axvline(0, color="#444444", linewidth=1)
+        for row, arm in enumerate(arms):
+            values = [report["change"][case] for report in reports[arm]]
+            ax.plot(values, [row] * len(values), "o", color=color(arm), markersize=4.5, alpha=0.7)
+        ax.set_xscale("symlog", linthresh=1e-2)
+        ax.set_xticks([0, 1e-2, 1e-1, 1], ["0", ".01", ".1", "1"])
+        ax.set_title(case, size=10)
+        ax.grid(visible=False, axis="y")
+    first = np.atleast_1d(axes)[0]
+    first.set_yticks(range(len(arms)), arms)
+    first.invert_yaxis()
+    fig.supxlabel("change of the loss, nats a token", size=10)
     plt.close(fig)
     return fig

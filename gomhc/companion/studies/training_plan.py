@@ -25,6 +25,9 @@ __all__ = [
     "REPORTED",
     "TUNING_SEED",
     "Experiment",
+    "at",
+    "chosen",
+    "judged",
     "pilot_power",
     "rates",
     "record_name",
@@ -178,7 +181,11 @@ EXPERIMENTS: dict[str, Experiment] = {
 }
 # Experiment -> arm -> the learning rate that the first seed of the pilot chose: a test holds it
 # against the records.
-REPORTED: dict[str, dict[str, float]] = {"letters": {}, "stories": {}, "bible": {}}
+REPORTED: dict[str, dict[str, float]] = {
+    "letters": {"residual": 3e-3, "identity": 3e-3, GO: 3e-3},
+    "stories": {},
+    "bible": {},
+}
 KEPT = {"keep_function": True, "reduce": "mean", "offsets": 0.0}
 # Trainings that differ from a reported one in a single thing: name -> its arm, changes to the
 # model, changes to the training.
@@ -221,7 +228,14 @@ def record_name(experiment: str, what: str, arm: str, seed: int) -> str:
 
 
 def at(learning_rate: float) -> str:
-    """How a record's name tells a learning rate."""
+    """How a record's name tells a learning rate.
+
+    Args:
+        learning_rate: at the end of the warm-up.
+
+    Returns:
+        Such as "lr0.003".
+    """
     return f"lr{learning_rate:g}"
 
 
@@ -251,8 +265,20 @@ def rates(experiment: str, arm: str) -> tuple[float, ...]:
     """
     if experiment not in REPORTED:
         return EXPERIMENTS[experiment].rates
-    chosen = REPORTED[experiment].get(arm)
-    return () if chosen is None else (chosen,)
+    rate = REPORTED[experiment].get(arm)
+    return () if rate is None else (rate,)
+
+
+def chosen(experiment: str) -> bool:
+    """Whether every arm of an experiment has a learning rate to be reported at.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+
+    Returns:
+        Yes or no.
+    """
+    return all(rates(experiment, arm) for arm in EXPERIMENTS[experiment].arms)
 
 
 def _unit(
@@ -265,10 +291,10 @@ def _unit(
     training: Mapping[str, Any] | None = None,
 ) -> Unit:
     sizes = EXPERIMENTS[experiment]
-    chosen = {"learning_rate": learning_rate, "seed": seed, "decay_connections": False}
+    own = {"learning_rate": learning_rate, "seed": seed, "decay_connections": False}
     config = {
         "model": sizes.model | ARMS[arm] | dict(model or {}),
-        "training": sizes.training | chosen | dict(training or {}),
+        "training": sizes.training | own | dict(training or {}),
         "corpus": sizes.corpus,
         "watch_every": sizes.watch_every,
     }
@@ -325,12 +351,12 @@ def units(profile: str) -> list[Unit]:
     Raises:
         ValueError: if there is no such profile.
     """
-    chosen = [name for name, sizes in EXPERIMENTS.items() if sizes.profile == profile]
-    if not chosen:
+    experiments = [name for name, sizes in EXPERIMENTS.items() if sizes.profile == profile]
+    if not experiments:
         known = dict.fromkeys(sizes.profile for sizes in EXPERIMENTS.values())
         raise ValueError(f"expected one of {', '.join(known)}; got {profile!r}")
     trainings: list[Unit] = []
-    for name in chosen:
+    for name in experiments:
         trainings += _pilot(name) + _tuning(name) + _reported(name, MAIN)
         trainings += _reported(name, EXPERIMENTS[name].arms) + _controls(name)
     return list({unit.name: unit for unit in trainings}.values())

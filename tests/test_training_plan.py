@@ -1,0 +1,178 @@
+"""The plan of the trainings: which units, at which rates, and what records say of the choice."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gomhc.companion import records
+from gomhc.companion.studies import estimate, training_plan
+from gomhc.companion.studies.language_models import ARMS
+from gomhc.companion.studies.training_plan import (
+    CONTROLS,
+    EXPERIMENTS,
+    GO,
+    MAIN,
+    REPORTED,
+    TUNING_SEED,
+    at,
+    judged,
+    pilot_power,
+    rates,
+    record_name,
+    seeds,
+    units,
+)
+from gomhc.lm.model import GPT, preset
+from gomhc.lm.train import TrainConfig
+
+PROFILES = ("smoke", "book", "full")
+EVERY = [unit for profile in PROFILES for unit in units(profile)]
+CHOSEN = [(experiment, arm) for experiment, table in REPORTED.items() for arm in table]
+
+
+def test_every_training_has_its_own_name():
+    names = [unit.name for unit in EVERY]
+    assert len(set(names)) == len(names)
+    for name in names:
+        records.file_of(name, ".")  # raises for a name that no record may have
+
+
+def test_there_is_no_other_profile():
+    with pytest.raises(ValueError, match="one of book, full, smoke; got 'tiny'"):
+        units("tiny")
+
+
+@pytest.mark.parametrize("unit", EVERY[::5], ids=lambda unit: unit.name)
+def test_a_unit_is_a_configuration(unit):
+    changes = dict(unit.config["model"])
+    config = TrainConfig(preset(changes.pop("preset"), **changes), **unit.config["training"])
+    config.model.make_mixer()
+    assert config.seed == unit.seeds[0]
+    assert config.decay_connections == ("decay" in unit.name)
+    watched = unit.config["watch_every"]
+    assert watched is None or watched % config.evaluate_every == 0
+
+
+def test_an_experiment_begins_with_its_pilot_and_ends_with_its_controls():
+    names = [unit.name for unit in units("book")]
+    first = [
+        record_name("letters", at(3e-3), arm, TUNING_SEED + k) for k in range(6) for arm in MAIN
+    ]
+    assert names[: len(first)] == first
+    letters = [name for name in names if name.startswith("lm/letters-")]
+    tuning = [name for name in letters if name.endswith(f"seed{TUNING_SEED}")]
+    last = set(letters[letters.index(tuning[-1]) + 1 :])
+    assert not any("seed10" in name for name in last)
+    if rates("letters", GO):
+        assert letters[-1] == record_name("letters", "dead", GO, 0)
+
+
+def test_seeds_that_choose_are_not_reported():
+    for experiment, sizes in EXPERIMENTS.items():
+        for arm in sizes.arms:
+            assert max(seeds(experiment, arm)) < TUNING_SEED
+    assert {"residual", "identity", GO} == set(MAIN) <= set(EXPERIMENTS["letters"].arms)
+
+
+def test_arms_differ_in_the_mixer_alone():
+    configs = {unit.name: unit.config for unit in units("book")}
+    one, other = (configs[record_name("letters", at(3e-3), arm, 100)] for arm in ("identity", "hc"))
+    assert one["model"] | {"mixer": "hc"} == other["model"]
+    assert {**one, "model": None} == {**other, "model": None}
+
+
+@pytest.mark.parametrize(("experiment", "arm"), CHOSEN)
+def test_the_rate_of_an_arm_is_the_one_that_the_records_choose(experiment, arm):
+    found = {}
+    for rate in EXPERIMENTS[experiment].rates:
+        name = record_name(experiment, at(rate), arm, TUNING_SEED)
+        if name in records.shipped_names():
+            loss = judged(records.shipped(name))
+            found[rate] = float("inf") if loss is None else loss
+    best = min(found, key=lambda rate: found[rate])
+    assert REPORTED[experiment][arm] == best
+    assert min(found) < best < max(found)  # so it is inside the grid
+
+
+@pytest.mark.parametrize(
+    ("experiment", "what"), [(e, what) for e, table in CONTROLS.items() for what in table]
+)
+def test_a_control_differs_from_its_arm_in_what_it_says(experiment, what):
+    arm, model, training = CONTROLS[experiment][what]
+    configs = {unit.name: unit.config for unit in EVERY}
+    for rate in rates(experiment, arm):
+        control = configs[record_name(experiment, what, arm, 0)]
+        plain = configs[record_name(experiment, at(rate), arm, 0)]
+        assert control["model"] == plain["model"] | model != plain["model"] | {"x": 1}
+        assert control["training"] == plain["training"] | training
+        assert control != plain
+        assert control["corpus"] == plain["corpus"]
+
+
+def test_the_wide_residual_has_as_many_parameters_as_go_mhc():
+    def count(**changes):
+        sizes = dict(EXPERIMENTS["letters"].model)
+        with torch.device("meta"):
+            return GPT(preset(sizes.pop("preset"), **sizes, **changes)).num_parameters()
+
+    _, model, _ = CONTROLS["letters"]["wide"]
+    ours = count(**ARMS[GO])
+    apart = {mlp: abs(count(mlp=mlp) - ours) for mlp in range(model["mlp"] - 2, model["mlp"] + 3)}
+    assert min(apart, key=lambda mlp: apart[mlp]) == model["mlp"]
+
+
+def test_a_rate_that_is_not_chosen_yet(monkeypatch):
+    monkeypatch.setitem(REPORTED, "letters", {"residual": 3e-3})
+    assert rates("letters", "residual") == (3e-3,)
+    assert rates("letters", GO) == ()
+    assert not training_plan.chosen("letters")
+    assert rates("stories-large", GO) == EXPERIMENTS["stories-large"].rates
+    names = {unit.name for unit in units("book")}
+    assert record_name("letters", "lr0.003", "residual", 0) in names
+    assert record_name("letters", "wide", "residual", 4) in names
+    assert not any("go-mhc-s2" in name and name.endswith("-seed0") for name in names)
+
+
+def training(loss, floor=None):
+    above = loss and (None if floor is None else loss - floor)
+    return SimpleNamespace(metrics={"loss": loss, "above": above})
+
+
+def test_a_pilot_read_from_records():
+    above = {GO: [1.1, 1.3, 1.2, 1.15, 1.25], "identity": [1.0, 1.1, 1.0, 0.9, 1.0]}
+    runs = {
+        record_name("stories", "lr0.003", arm, 100 + k): training(value + 2, 2)
+        for arm, values in above.items()
+        for k, value in enumerate(values)
+    }
+    assert pilot_power("stories", runs).pairs == pytest.approx((0.1, 0.2, 0.2, 0.25, 0.25))
+    for run in runs.values():
+        run.metrics["above"] = None
+    assert pilot_power("stories", runs).pairs[1] == pytest.approx(0.2 / 3)
+    name, _ = runs.popitem()
+    with pytest.raises(KeyError, match=name):
+        pilot_power("stories", runs)
+    runs[name] = training(None)
+    with pytest.raises(ValueError, match="a pilot that did not diverge, got one of identity"):
+        pilot_power("stories", runs)
+    with pytest.raises(ValueError, match="an experiment with a pilot, got bible"):
+        pilot_power("bible", runs)
+
+
+def test_an_estimate_counts_every_training_and_times_a_configuration_once():
+    asked = []
+
+    def run(model, training, corpus, watch_every, **given):
+        asked.append((model["mixer"], training["steps"], given))
+        if model["mixer"] == "hc":
+            raise OSError("no such text")
+        return SimpleNamespace(metrics={"tokens_per_second": 1000.0})
+
+    chosen = [u._replace(run=run) for u in units("full") if "letters-large" in u.name]
+    seconds = estimate.estimate(chosen, {"device": "cpu"})
+    assert {given["device"] for _, _, given in asked} == {"cpu"}
+    assert {steps for _, steps, _ in asked} == {estimate.STEPS}
+    assert len(asked) == len({arm for arm, _, _ in asked}) + 1  # go-mhc with s = 1 and 2
+    assert set(seconds) == {u.name for u in chosen if u.config["model"]["mixer"] != "hc"}
+    assert set(seconds.values()) == {5000 * 64 * 256 / 1000}
