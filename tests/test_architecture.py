@@ -65,7 +65,7 @@ COMPANION = [
     {"gomhc.companion.studies.__main__", "gomhc.companion.claims.base"},
     {"gomhc.companion.claims.exactness"},
     {"gomhc.companion.claims.*"},
-    {"gomhc.companion.claims", "gomhc.companion.overview"},
+    {"gomhc.companion.claims", "gomhc.companion.overview", "gomhc.companion.trainings"},
     {"gomhc.companion.figures.style"},
     {"gomhc.companion.figures.*"},
     {"gomhc.companion.figures"},

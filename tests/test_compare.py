@@ -124,7 +124,7 @@ def test_names_of_timings_are_those_that_records_use(shipped):
         assert any(comparing.fnmatchcase(name, pattern) for name in names)
     used = {key for one in records for path, _ in comparing.values(one.metrics) for key in path}
     assert used >= comparing.TIMING_KEYS
-    evaluations = shipped["lm/book-residual-d4-seed0"].series["evaluations"]
+    evaluations = shipped["lm/letters-residual-lr0.003-seed100"].series["evaluations"]
     assert [len(row) for row in evaluations] == [3] * len(evaluations)
     assert sorted(row[2] for row in evaluations) == [row[2] for row in evaluations]
     # And none has slipped through under another name.

@@ -10,7 +10,7 @@ import torch
 
 from benchmarks import layer, mixers
 from gomhc.companion import probes, records, studies
-from gomhc.companion.studies import Outcome, Probe, language_models, polytope
+from gomhc.companion.studies import Outcome, Probe, language_models, polytope, training_plan
 from gomhc.companion.studies.cost import counting
 from gomhc.fused import FEWEST_TOKENS
 
@@ -49,15 +49,15 @@ def test_a_probe_runs_what_its_units_run():
 
 
 def test_every_training_of_the_probe_is_of_the_queue():
-    (probe,) = language_models.PROBES
-    arms = [language_models.record_name("smoke", "d4", arm, 0) for arm in language_models.ARMS]
+    (probe,) = training_plan.PROBES
+    arms = [training_plan.record_name("smoke", "lr0.003", arm, 0) for arm in language_models.ARMS]
     assert set(arms) < set(probe.config["names"])
-    assert {unit.run for unit in language_models.units("book")} == {language_models.run}
+    assert {unit.run for unit in training_plan.units("book")} == {language_models.run}
 
 
 def test_a_training_of_the_probe_takes_both_paths():
     """Its steps the compiled passes, its evaluations PyTorch's functions."""
-    for unit in language_models.units("smoke"):
+    for unit in training_plan.units("smoke"):
         block = unit.config["model"]["block"]
         steps = block * unit.config["training"]["batch"]
         evaluations = block * unit.config["corpus"]["windows"]

@@ -18,7 +18,7 @@ from gomhc.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = "timings.json"
-RECORDS_OF = {"language_models": "lm"}  # folders that are not called like their study
+RECORDS_OF = {"training_plan": "lm"}  # folders that are not called like their study
 Timings = dict[str, dict[str, dict[str, Any]]]  # notebook -> profile -> seconds, ran_on, date
 
 

@@ -229,7 +229,8 @@ def _claims(experiment: str) -> list[Claim]:
             _lower(experiment, "residual"),
         ),
     ]
-    if sizes.profile != "book" or set(RIVALS) - set(sizes.arms):
+    compared = (GO, "residual", "identity", *RIVALS)
+    if sizes.profile != "book" or not training_plan.chosen(experiment, compared):
         return claims
     return [
         *claims,
@@ -240,7 +241,7 @@ def _claims(experiment: str) -> list[Claim]:
             f"{ABSTRACT}; our criterion",
             f"{within} They are the plain residual, identity, mHC-lite, KromHC and mHC.",
             figure(7, "lm-forest"),
-            _names(experiment, (GO, "residual", "identity", *RIVALS)),
+            _names(experiment, compared),
             _no_worse(experiment, GO, ("residual", "identity", *RIVALS)),
         ),
         Claim(

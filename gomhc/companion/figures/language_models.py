@@ -115,16 +115,18 @@ def _label(ax: Axes, last: Mapping[str, tuple[float, float]]) -> None:
 
 
 def forest(
-    panels: Mapping[str, Mapping[str, Difference]], margin: float | Mapping[str, float]
+    panels: Mapping[str, Mapping[str, Difference]],
+    margins: Mapping[str, float],
+    rows: Sequence[str],
 ) -> Figure:
     """Mean differences with their 95 % intervals, a row an arm; every pair is a small dot.
 
     Args:
         panels: title -> arm -> its difference from what the title names.
-        margin: a share; gains and losses below it lie in the grey band. Of every panel by its
-            title, if they differ.
+        margins: title -> a share; gains and losses below it lie in the grey band.
+        rows: arms, from top to bottom; those that are in no panel are left out.
     """
-    rows = list(dict.fromkeys(arm for table in panels.values() for arm in table))
+    rows = [arm for arm in rows if any(arm in table for table in panels.values())]
     fig, axes = plt.subplots(
         1,
         len(panels),
@@ -133,7 +135,7 @@ def forest(
         squeeze=False,
     )
     for ax, (title, table) in zip(axes[0], panels.items(), strict=True):
-        band = margin if isinstance(margin, float) else margin[title]
+        band = margins[title]
         ax.axvspan(-band, band, color=SHADE, alpha=0.5, linewidth=0)
         ax.axvline(0, color="#444444", linewidth=1)
         for row, arm in enumerate(rows):
@@ -144,10 +146,11 @@ def forest(
             ax.plot([apart.low, apart.high], [row, row], color=hue, linewidth=2.2)
             ax.plot(apart.mean, row, "o", color=hue, markersize=5.5)
         ax.set_title(title, size=10)
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=None))
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
         ax.grid(visible=False, axis="y")
     axes[0, 0].set_yticks(range(len(rows)), rows)
-    axes[0, 0].invert_yaxis()
+    axes[0, 0].set_ylim(len(rows) - 0.4, -0.6)
     fig.supxlabel("← lower loss      difference of the loss      higher loss →", size=10)
     plt.close(fig)
     return fig
@@ -234,7 +237,7 @@ def replacements(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     fig, axes = plt.subplots(
         1,
         len(cases),
-        figsize=(2.1 * len(cases) + 1.2, 0.33 * len(arms) + 1.2),
+        figsize=(1.45 * len(cases) + 1.2, 0.33 * len(arms) + 1.2),
         sharex=True,
         sharey=True,
     )
@@ -249,7 +252,7 @@ def replacements(reports: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         ax.grid(visible=False, axis="y")
     first = np.atleast_1d(axes)[0]
     first.set_yticks(range(len(arms)), arms)
-    first.invert_yaxis()
+    first.set_ylim(len(arms) - 0.4, -0.6)
     fig.supxlabel("change of the loss, nats a token", size=10)
     plt.close(fig)
     return fig

@@ -269,16 +269,17 @@ def rates(experiment: str, arm: str) -> tuple[float, ...]:
     return () if rate is None else (rate,)
 
 
-def chosen(experiment: str) -> bool:
-    """Whether every arm of an experiment has a learning rate to be reported at.
+def chosen(experiment: str, arms: Iterable[str] = MAIN) -> bool:
+    """Whether arms of an experiment have learning rates to be reported at.
 
     Args:
         experiment: out of `EXPERIMENTS`.
+        arms: of it.
 
     Returns:
         Yes or no.
     """
-    return all(rates(experiment, arm) for arm in EXPERIMENTS[experiment].arms)
+    return all(rates(experiment, arm) for arm in arms)
 
 
 def _unit(

@@ -1,0 +1,192 @@
+"""What chapter 7 shows of the stored trainings: arms, their differences, the rates tried."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import pandas as pd
+
+from gomhc.companion import records
+from gomhc.companion.paired import Difference, difference
+from gomhc.companion.records import Record
+from gomhc.companion.studies.training_plan import (
+    CONTROLS,
+    EXPERIMENTS,
+    GO,
+    TUNING_SEED,
+    at,
+    judged,
+    rates,
+    record_name,
+    seeds,
+)
+
+__all__ = ["controls", "differences", "finished", "rates_tried", "reported", "summary"]
+
+
+class _Row(NamedTuple):
+    """A control, and what it is compared with: (arm, name of its control or none) each."""
+
+    label: str
+    ours: tuple[str, str]
+    theirs: tuple[str, str]
+
+
+# The labels begin with the arm, which gives them their colour.
+COMPARED = (
+    _Row("residual: as many parameters as go-mhc s=2", ("residual", "wide"), ("residual", "")),
+    _Row("go-mhc s=2: against that wider residual", (GO, ""), ("residual", "wide")),
+    _Row("go-mhc s=2: θ frozen", (GO, "frozen"), (GO, "")),
+    _Row("go-mhc s=2: start that keeps the function", (GO, "kept"), (GO, "")),
+    _Row(
+        "identity: start that keeps the function", ("identity", "kept-identity"), ("identity", "")
+    ),
+    _Row("go-mhc s=2: weight decay on connections", (GO, "decay"), (GO, "")),
+    _Row("go-mhc s=2: starts from 10 % mass off the diagonal", (GO, "mass0.1"), (GO, "")),
+    _Row("go-mhc s=2: d = 8", (GO, "d8"), (GO, "")),
+    _Row("identity: d = 8", ("identity", "d8-identity"), ("identity", "")),
+    _Row("go-mhc s=2: d = 2", (GO, "d2"), (GO, "")),
+    _Row("identity: d = 2", ("identity", "d2-identity"), ("identity", "")),
+    _Row("identity: d = 1", ("identity", "d1-identity"), ("identity", "")),
+)
+
+
+def _runs(experiment: str, what: str, arm: str, count: int) -> dict[int, Record]:
+    """Seed -> record; empty if one is missing or diverged."""
+    names = {seed: record_name(experiment, what, arm, seed) for seed in range(count)}
+    shipped = set(records.shipped_names())
+    if not shipped >= set(names.values()):
+        return {}
+    runs = {seed: records.shipped(name) for seed, name in names.items()}
+    return {} if any(run.metrics["diverged"] for run in runs.values()) else runs
+
+
+def reported(experiment: str) -> dict[str, dict[int, Record]]:
+    """The reported trainings that are stored, each arm at its learning rate.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+
+    Returns:
+        Arm -> seed -> record, of arms of which no seed is missing and none diverged; at the rate of
+        the lowest mean where several are reported.
+    """
+    table = {}
+    for arm in EXPERIMENTS[experiment].arms:
+        count = len(seeds(experiment, arm))
+        every = [_runs(experiment, at(rate), arm, count) for rate in rates(experiment, arm)]
+        if whole := [runs for runs in every if runs]:
+            table[arm] = min(whole, key=lambda runs: sum(_losses(runs).values()))
+    return table
+
+
+def _losses(runs: Mapping[int, Record]) -> dict[int, float]:
+    values = {seed: judged(run) for seed, run in runs.items()}
+    return {seed: value for seed, value in values.items() if value is not None}
+
+
+def finished(experiment: str) -> bool:
+    """Whether the arms of the question are there: enough to show the experiment at all.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+
+    Returns:
+        Yes or no.
+    """
+    return {"residual", "identity", GO} <= reported(experiment).keys()
+
+
+def differences(experiment: str, base: str) -> dict[str, Difference]:
+    """Every arm against one of them, seed by seed.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+        base: arm that the others are compared with.
+
+    Returns:
+        Arm -> difference, as a share of the base's loss above the floor, or of its loss.
+
+    Raises:
+        KeyError: if the base's trainings are not stored.
+    """
+    table = reported(experiment)
+    theirs = _losses(table[base])
+    return {arm: difference(_losses(runs), theirs) for arm, runs in table.items() if arm != base}
+
+
+def summary(experiment: str) -> pd.DataFrame:
+    """The table of final losses.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+
+    Returns:
+        A row an arm: learning rate, seeds, mean loss, standard deviation, parameters, and its
+        differences from identity and residual in words.
+    """
+    table = reported(experiment)
+    against = {base: differences(experiment, base) for base in ("identity", "residual")}
+    rows = {}
+    for arm, runs in table.items():
+        losses = pd.Series(_losses(runs))
+        first = next(iter(runs.values()))
+        rows[arm] = {
+            "learning rate": first.config["training"]["learning_rate"],
+            "seeds": len(runs),
+            "mean loss": losses.mean(),
+            "standard deviation": losses.std(),
+            "parameters": first.metrics["parameters"],
+        } | {
+            f"against {base}": str(parts[arm]) if arm in parts else "–"
+            for base, parts in against.items()
+        }
+    return pd.DataFrame(rows).T
+
+
+def controls(experiment: str) -> dict[str, Difference]:
+    """The controls that are stored, each against what it is a control of.
+
+    Args:
+        experiment: out of `CONTROLS`.
+
+    Returns:
+        What is compared, in words -> difference.
+    """
+    plain = reported(experiment)
+    table = {}
+    for row in COMPARED:
+        sides = [_control(experiment, plain, *side) for side in (row.ours, row.theirs)]
+        if all(sides):
+            table[row.label] = difference(*(_losses(runs) for runs in sides))
+    return table
+
+
+def _control(
+    experiment: str, plain: Mapping[str, dict[int, Record]], arm: str, what: str
+) -> dict[int, Record]:
+    if not what:
+        return plain.get(arm, {})
+    if what not in CONTROLS[experiment]:
+        return {}
+    return _runs(experiment, what, arm, EXPERIMENTS[experiment].seeds)
+
+
+def rates_tried(experiment: str) -> pd.DataFrame:
+    """Losses of the trainings that chose the learning rates.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+
+    Returns:
+        Arms by rates; not a number where there is no record, infinite where it diverged.
+    """
+    shipped = set(records.shipped_names())
+    table: dict[str, dict[str, float]] = {}
+    for arm in EXPERIMENTS[experiment].arms:
+        for rate in EXPERIMENTS[experiment].rates:
+            name = record_name(experiment, at(rate), arm, TUNING_SEED)
+            if name in shipped:
+                value = judged(records.shipped(name))
+                table.setdefault(arm, {})[f"{rate:g}"] = float("inf") if value is None else value
+    columns = [f"{rate:g}" for rate in EXPERIMENTS[experiment].rates]
+    return pd.DataFrame(table).T.reindex(columns=columns)

@@ -1,0 +1,100 @@
+"""What chapter 7 reads from the stored trainings."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from gomhc.companion import trainings
+from gomhc.companion.studies.training_plan import (
+    CONTROLS,
+    EXPERIMENTS,
+    GO,
+    REPORTED,
+    at,
+    rates,
+    record_name,
+    seeds,
+)
+
+LOSS = {"residual": 2.0, "identity": 2.02, GO: 2.01}
+
+
+def training(loss, rate=3e-3):
+    metrics = {"loss": loss, "above": None, "diverged": None, "parameters": 7}
+    return SimpleNamespace(metrics=metrics, config={"training": {"learning_rate": rate}})
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """Three arms on letters, as if shipped; more may be put in."""
+    monkeypatch.setitem(REPORTED, "letters", dict.fromkeys(LOSS, 3e-3))
+    kept = {
+        record_name("letters", at(3e-3), arm, seed): training(loss + 0.01 * seed)
+        for arm, loss in LOSS.items()
+        for seed in seeds("letters", arm)
+    }
+    monkeypatch.setattr(trainings.records, "shipped_names", lambda: list(kept))
+    monkeypatch.setattr(trainings.records, "shipped", kept.__getitem__)
+    return kept
+
+
+def test_arms_are_compared_seed_by_seed(store):
+    table = trainings.differences("letters", "residual")
+    assert table.keys() == {"identity", GO}
+    base = 2.0 + 0.01 * 3.5  # mean over eight seeds
+    assert table[GO].pairs == pytest.approx([0.01 / base] * 8)
+    assert trainings.finished("letters")
+    row = trainings.summary("letters").loc[GO]
+    assert (row["seeds"], row["learning rate"], row["parameters"]) == (8, 3e-3, 7)
+    assert row["mean loss"] == pytest.approx(2.01 + 0.01 * 3.5)
+    assert row["against residual"] == str(table[GO])
+
+
+def test_an_arm_that_lacks_a_seed_is_left_out(store):
+    del store[record_name("letters", at(3e-3), GO, 4)]
+    assert trainings.reported("letters").keys() == {"residual", "identity"}
+    assert not trainings.finished("letters")
+
+
+def test_an_arm_that_diverged_is_left_out(store):
+    store[record_name("letters", at(3e-3), "identity", 0)].metrics["diverged"] = "in step 3"
+    assert trainings.reported("letters").keys() == {"residual", GO}
+
+
+def test_of_several_rates_the_better_one_counts(store):
+    low, high = rates("letters-large", GO)
+    for rate, loss in {low: 2.0, high: 1.9}.items():
+        for seed in seeds("letters-large", GO):
+            store[record_name("letters-large", at(rate), GO, seed)] = training(loss, rate)
+    (run, *_) = trainings.reported("letters-large")[GO].values()
+    assert run.config["training"]["learning_rate"] == high
+
+
+def test_controls_are_compared_with_what_they_are_controls_of(store):
+    assert trainings.controls("letters") == {}
+    for seed in range(EXPERIMENTS["letters"].seeds):
+        store[record_name("letters", "wide", "residual", seed)] = training(1.9 + 0.01 * seed)
+    table = trainings.controls("letters")
+    wider, ours = table.values()
+    assert list(table) == [row.label for row in trainings.COMPARED[:2]]
+    assert wider.mean == pytest.approx(-0.1 / 2.02)
+    assert ours.mean == pytest.approx(0.11 / 1.92)
+
+
+def test_every_control_has_its_row_and_names_its_arm():
+    rows = {row.ours[1]: row for row in trainings.COMPARED if row.ours[1]}
+    for what, (arm, _, _) in CONTROLS["letters"].items():
+        if what != "dead":  # one seed, which is the identity
+            assert rows[what].ours[0] == arm
+            assert rows[what].label.startswith(arm)
+    assert rows.keys() == CONTROLS["letters"].keys() - {"dead"}
+
+
+def test_rates_that_were_tried(store):
+    store[record_name("letters", at(1e-3), "residual", 100)] = training(2.5)
+    store[record_name("letters", at(3e-3), "residual", 100)] = training(2.25)
+    store[record_name("letters", at(6e-3), "residual", 100)] = training(None)
+    table = trainings.rates_tried("letters")
+    assert list(table.columns) == ["0.001", "0.003", "0.006", "0.012"]
+    assert list(table.loc["residual"])[:3] == [2.5, 2.25, float("inf")]
+    assert table.loc["residual"].isna().sum() == 1
