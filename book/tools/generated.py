@@ -29,8 +29,8 @@ HEADLINES = (
     "ten-times-tuned",
     "ten-times-corrected",
     "composition",
-    "mixing-book",
-    "mixing-full",
+    "mixing-letters",
+    "streams-letters",
     "language-model",
 )
 
