@@ -52,10 +52,13 @@ def test_an_interval_is_drawn_in_its_row():
 
 def test_streams_over_a_training_have_a_line_a_connection():
     table = {key: [[0.1, 0.2, None], [0.3, 0.4, 0.5]] for key in draw.WATCHED}
+    table["change"] = {"all as I": [0.01, 0.02]}
     fig = draw.watched({"identity": {"step": [5, 10], **table}, "hc": {"step": [5, 10], **table}})
     panels = [ax for ax in fig.axes if len(ax.lines) == 3]
     assert len(panels) == 2 * len(draw.WATCHED)
     assert list(panels[0].lines[1].get_ydata()) == [0.2, 0.4]
+    rise = next(ax for ax in fig.axes if ax.get_title().startswith("rise of the loss,"))
+    assert list(rise.lines[0].get_ydata()) == [0.01, 0.02]
 
 
 def test_replacements_have_a_dot_a_seed():

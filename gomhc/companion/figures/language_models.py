@@ -187,38 +187,43 @@ def mixing(reports: Mapping[str, Mapping[str, Any]]) -> Figure:
 
 WATCHED = {
     "distance": "‖H_res − I‖",
-    "smallest": "σ_min of the composite",
-    "difference": "energy of differences kept",
+    "smallest": "σ_min of\nthe composite",
+    "difference": "energy of\ndifferences kept",
     "effective": "effective streams",
 }
+REPLACED = "all as I"  # of the changes of the loss, the one that is watched
 
 
 def watched(series: Mapping[str, Mapping[str, Any]]) -> Figure:
     """What the streams do over a training: a row an arm, a line a connection.
+
+    The last column is of the whole network: how much its loss rises when every mixer is replaced.
 
     Args:
         series: arm -> `streams` of a record: `step`, and a list a step of every quantity.
     """
     fig, axes = plt.subplots(
         len(series),
-        len(WATCHED),
-        figsize=(9.6, 1.75 * len(series) + 0.7),
+        len(WATCHED) + 1,
+        figsize=(10.8, 1.75 * len(series) + 0.7),
         sharex=True,
         sharey="col",
         squeeze=False,
     )
     for row, (arm, table) in zip(axes, series.items(), strict=True):
-        for ax, (key, title) in zip(row, WATCHED.items(), strict=True):
+        row[-1].plot(table["step"], table["change"][REPLACED], color=color(arm))
+        for ax, (key, title) in zip(row, WATCHED.items(), strict=False):
             values = np.array(table[key], dtype=float)  # None where it is not finite
             hues = plt.get_cmap("viridis")(np.linspace(0, 0.9, values.shape[1]))
             for connection, hue in enumerate(hues):
                 ax.plot(table["step"], values[:, connection], color=hue, linewidth=1.3)
             if ax in axes[0]:
                 ax.set_title(title, size=10)
-            if ax in axes[-1]:
-                ax.set_xlabel("step")
         row[0].set_ylabel(arm, color=color(arm), rotation=0, ha="right", va="center")
         depth = values.shape[1]
+    axes[0, -1].set_title(f"rise of the loss,\n{REPLACED}", size=10)
+    for ax in axes[-1]:
+        ax.set_xlabel("step")
     scale = plt.cm.ScalarMappable(plt.Normalize(1, depth / 0.9), "viridis")
     bar = fig.colorbar(scale, ax=axes, shrink=0.6, label="connection", ticks=[1, depth])
     bar.ax.set_ylim(1, depth)
