@@ -1,0 +1,254 @@
+"""Streams in a model that has none, and out of it again, without changing what it computes."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from gomhc.checks import check_count
+from gomhc.convert.blocks import Connections, Streamed, attention, change, mlp, streamed
+from gomhc.convert.stacks import (
+    check_block,
+    check_shape,
+    find_stack,
+    layout_of,
+    sample_weight,
+    width_of,
+)
+from gomhc.fused import Backend
+from gomhc.hyper_connections import HyperConnection
+from gomhc.mixers import Mixer, make_mixer
+
+__all__ = ["Conversion", "add_streams", "remove_streams"]
+
+CONFIG = "gomhc"  # where a model's configuration keeps the options of its conversions
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `add_streams` has done.
+
+    Attributes:
+        stack: dotted name of the stack of blocks.
+        mixer: name of the mixer.
+        d: number of streams.
+        places: dotted names of the branches that are wrapped, one for each connection.
+        parameters: trainable numbers that came in.
+    """
+
+    stack: str
+    mixer: str
+    d: int
+    places: tuple[str, ...]
+    parameters: int
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"{len(self.places)} connections in {self.stack or 'the model'} ({self.mixer}, "
+            f"{self.d} streams), {self.parameters:,} parameters"
+        )
+
+
+def add_streams(
+    model: nn.Module,
+    mixer: str,
+    d: int = 4,
+    *,
+    stack: str | nn.Module | None = None,
+    whole_blocks: bool = False,
+    dim: int | None = None,
+    off_diagonal_mass: float = 0.01,
+    inputs: Literal["all", "mean"] = "all",
+    backend: Backend = "auto",
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Conversion:
+    """Give a model's residual d streams, in place, so that it computes what it did.
+
+    The first block of a stack makes copies of its input, the last returns their mean, and between
+    them go (..., d, C): that is what hooks of blocks and `output_hidden_states` see, and
+    `reduce_streams` makes the plain (..., C) of it. The model has to run its blocks one after the
+    other, all of them, and do nothing else with what goes from one to the next.
+
+    Old weights keep their names; new ones are `hyper_connections` of each block, in its dtype. In
+    half precision the start is kept as well as that can hold it.
+
+    Args:
+        model: with blocks as those of GPT-2, nanoGPT, Llama (also Mistral, Qwen, OLMo, OLMo 2) and
+            ViT, where attention and MLP become a branch each; or any with whole_blocks.
+        mixer: a name in `MIXERS`. orthogonal, which keeps no sums, starts at I; all others at
+            the mass below.
+        d: number of streams, at least 2.
+        stack: the `ModuleList` or `Sequential` of the blocks, or its dotted name; the only one with
+            known blocks if None.
+        whole_blocks: whether a branch is block(x) − x. The blocks then may be any that map
+            (..., C) to (..., C), or to a tuple that begins with it.
+        dim: C; only for whole blocks, and needed there.
+        off_diagonal_mass: of H_res at the start, see `HyperConnection`.
+        inputs: see `HyperConnection`.
+        backend: see `HyperConnection`.
+        generator: source of randomness for mixers with a random start.
+        options: of the mixer, such as s, see `make_mixer`.
+
+    Returns:
+        What was converted; it prints as one line.
+
+    Raises:
+        TypeError: if a size is no integer, the mixer has no such option, or the stack is none.
+        ValueError: if there is no such stack, mixer or d; a block is not one of those, already has
+            streams, is in the stack twice or changes the shape of its input; dim is missing. The
+            model then is what it was.
+
+    Source: SCIENCE.md 2.12; Note [Kept function] in `gomhc.hyper_connections`.
+    """
+    given: dict[str, Any] = {
+        "mixer": mixer,
+        "d": d,
+        "whole_blocks": whole_blocks,
+        "dim": dim,
+        "off_diagonal_mass": off_diagonal_mass,
+        "inputs": inputs,
+        "backend": backend,
+        **options,
+    }
+    name, blocks = find_stack(model, stack)
+    conversion = convert(name, blocks, generator=generator, **given)
+    if hasattr(model, "save_pretrained"):
+        setattr(model.config, CONFIG, [*getattr(model.config, CONFIG, ()), {"stack": name, **given}])
+    return conversion
+
+
+def convert(
+    name: str,
+    blocks: Sequence[nn.Module],
+    mixer: str,
+    d: int,
+    *,
+    whole_blocks: bool,
+    dim: int | None,
+    off_diagonal_mass: float,
+    inputs: Literal["all", "mean"],
+    backend: Backend,
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Conversion:
+    """Make all connections of a stack, which may fail, and only then put them in."""
+    if not blocks:
+        raise ValueError(f"expected blocks in the stack {name!r}, got none")
+    if len({id(block) for block in blocks}) < len(blocks):
+        raise ValueError(f"expected each block of {name!r} once, got one twice")
+    dim = None if dim is None else check_count("dim", dim, least=1)
+    branches = (change,) if whole_blocks else (attention, mlp)
+    mixers: dict[torch.device, Mixer] = {}
+    prepared: list[Connections] = []
+    places: list[str] = []
+    for block in blocks:
+        place = f"{name}.{len(prepared)}".lstrip(".")
+        check_block(place, block)
+        layout = None if whole_blocks else layout_of(place, block)
+        if layout is not None:
+            width = dim or width_of(place, block, layout)
+            places += [f"{place}.{layout.layer}", f"{place}.mlp"]
+        elif dim is None:
+            raise ValueError("expected dim, the C of the (..., C) that whole blocks map, got None")
+        else:
+            width = dim
+            check_shape(place, block, dim)
+            places.append(place)
+        weight = sample_weight(block)
+        if weight.device not in mixers:  # whatever buffers it has are where the streams are
+            mixers[weight.device] = make_mixer(mixer, d, **options).to(weight.device)
+        connections = [
+            HyperConnection(
+                width,
+                branch,
+                mixers[weight.device],
+                layer=len(prepared) * len(branches) + part,
+                off_diagonal_mass=off_diagonal_mass,
+                inputs=inputs,
+                backend=backend,
+                keep_function=True,
+                generator=generator,
+            )
+            for part, branch in enumerate(branches)
+        ]
+        ends = not prepared, len(prepared) == len(blocks) - 1
+        prepared.append(Connections(connections, *ends, layout))
+        start_at_identity(prepared[-1])
+        prepared[-1].to(weight).train(block.training)
+    for block, own in zip(blocks, prepared, strict=True):
+        block.__class__ = streamed(type(block))
+        block.hyper_connections = own
+    added = sum(weight.numel() for own in prepared for weight in own.parameters())
+    return Conversion(name, mixer, d, tuple(places), added)
+
+
+def start_at_identity(connections: Connections) -> None:
+    """Rotations keep no sums but at I, where they have a gradient, too (SCIENCE.md 2.14)."""
+    for connection in connections:
+        mixer = connection.mixer
+        if mixer.isometric and not mixer.exact:
+            with torch.no_grad():
+                connection.bias[: mixer.num_parameters] = 0
+
+
+def remove_streams(model: nn.Module) -> None:
+    """Take the streams of `add_streams` out again, in place, where that changes no output.
+
+    So it is where the gates are what they were at the start, whatever the blocks have learned since:
+    every token reads the mean of the streams, writes with weights of mean 1, and the columns of
+    H_res sum to 1.
+
+    Args:
+        model: with streams.
+
+    Raises:
+        TypeError: if the model is no module.
+        ValueError: if it has no streams, or some connection would not be a plain residual; the
+            model then is what it was.
+
+    Source: SCIENCE.md 2.12; Note [Kept function] in `gomhc.hyper_connections`.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"expected a model with streams, got {type(model).__name__}")
+    blocks = {name: m for name, m in model.named_modules() if isinstance(m, Streamed)}
+    if not blocks:
+        kind = type(model).__name__
+        raise ValueError(f"expected a model with streams of add_streams, got {kind} without any")
+    for name, block in blocks.items():
+        for index, connection in enumerate(block.hyper_connections):
+            trained = departure(connection)
+            if trained:
+                raise ValueError(
+                    f"expected connections that are plain residuals on the mean of the streams, but "
+                    f"{name}.hyper_connections.{index} {trained}: without streams the model would "
+                    "compute something else"
+                )
+    for block in blocks.values():
+        del block.hyper_connections
+        block.__class__ = block.plain
+    if hasattr(getattr(model, "config", None), CONFIG):
+        delattr(model.config, CONFIG)
+
+
+@torch.no_grad()
+def departure(connection: HyperConnection) -> str | None:
+    """What keeps a connection from being x + F(x) on the mean of the streams; None if nothing."""
+    mixer = connection.mixer
+    d, g = mixer.d, mixer.num_parameters
+    tolerance = 8 * torch.finfo(connection.bias.dtype).eps
+    res, pre, post = (
+        bool((alpha * rows).any())
+        for alpha, rows in zip(connection.alpha, connection.weight.split([g, d, d]), strict=True)
+    )
+    b_res, b_pre, b_post = connection.bias.float().split([g, d, d])
+    if pre or (b_pre.sigmoid() - 1 / d).abs().max() > tolerance:
+        return "reads other than the mean of the streams"
+    if post or (2 * b_post.sigmoid()).mean() - 1 > tolerance:
+        return "writes with weights whose mean is not 1"
+    if not mixer.exact and (res or (mixer(b_res).sum(-2) - 1).abs().max() > tolerance):
+        return "mixes the streams by a matrix whose columns do not sum to 1"
+    return None
