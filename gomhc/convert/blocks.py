@@ -9,6 +9,7 @@ Note [Class]
 """
 
 import functools
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -26,6 +27,7 @@ class Connections(nn.ModuleList):
         first: whether the block makes the streams.
         last: whether it makes one of them.
         layout: of its two branches; None where the whole block is one.
+        d: number of streams.
     """
 
     def __init__(
@@ -33,18 +35,23 @@ class Connections(nn.ModuleList):
     ) -> None:
         super().__init__(connections)
         self.first, self.last, self.layout = first, last, layout
+        self.d = connections[0].mixer.d
 
 
 def attention(
     x: Float[Tensor, "*batch C"], block: "Streamed", options: Mapping[str, Any]
 ) -> Float[Tensor, "*batch C"]:
     """The first branch of a block with two."""
-    return apply(block, block.hyper_connections.layout.attention, x, options)
+    layout = block.hyper_connections.layout
+    assert layout is not None
+    return apply(block, layout.attention, x, options)
 
 
 def mlp(x: Float[Tensor, "*batch C"], block: "Streamed") -> Float[Tensor, "*batch C"]:
     """The second branch of a block with two."""
-    return apply(block, block.hyper_connections.layout.mlp, x, {})
+    layout = block.hyper_connections.layout
+    assert layout is not None
+    return apply(block, layout.mlp, x, {})
 
 
 def change(
@@ -71,24 +78,25 @@ class Streamed(nn.Module):
 
     Attributes:
         plain: class of the block without streams.
+        known: what that is called with.
         hyper_connections: one for the attention and one for the MLP, or one for the whole block.
     """
 
     plain: type[nn.Module]
+    known: inspect.Signature
     hyper_connections: Connections
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
         """Take the streams, or the first of them, and all that the block takes besides."""
         own = self.hyper_connections
-        known = signature(self.plain)
         if own.layout is not None:
-            x, named = bind(known, arguments, options)
+            x, named = bind(self.known, arguments, options)
         elif arguments:
             x, *rest = arguments
             arguments = tuple(rest)
         else:
-            x = options.pop(next(iter(known.parameters)))
-        X = expand_streams(x, own[0].mixer.d) if own.first else x
+            x = options.pop(next(iter(self.known.parameters)))
+        X = expand_streams(x, own.d) if own.first else x
         others: list[Any] = []
         if own.layout is None:
             X = own[0](X, self, others, arguments, options)
@@ -103,11 +111,12 @@ class Streamed(nn.Module):
 
 
 @functools.cache
-def streamed(plain: type[nn.Module]) -> type[Streamed]:
+def streamed(plain: Any) -> type[Streamed]:
     """The class of blocks with streams made of another (Note [Class] in this module)."""
-    names = {"__module__": plain.__module__, "__qualname__": plain.__qualname__, "plain": plain}
-    return type(plain)(plain.__name__, (Streamed, plain), names)
+    names = {"__module__": plain.__module__, "__qualname__": plain.__qualname__}
+    own = {"plain": plain, "known": signature(plain)}
+    return type(plain.__name__, (Streamed, plain), names | own)
 
 
-def _blank(plain: type[nn.Module]) -> Streamed:
+def _blank(plain: Any) -> Streamed:
     return Streamed.__new__(streamed(plain))

@@ -34,8 +34,12 @@ class Layout(NamedTuple):
 LAYOUTS: Mapping[str, Layout] = {
     "GPT-2 or nanoGPT": Layout(("ln_1", "attn"), ("ln_2", "mlp")),
     "Llama": Layout(("input_layernorm", "self_attn"), ("post_attention_layernorm", "mlp")),
-    "OLMo 2": Layout(("self_attn", "post_attention_layernorm"), ("mlp", "post_feedforward_layernorm")),
-    "ViT": Layout(("layernorm_before", "attention", "dropout"), ("layernorm_after", "mlp", "dropout")),
+    "OLMo 2": Layout(
+        ("self_attn", "post_attention_layernorm"), ("mlp", "post_feedforward_layernorm")
+    ),
+    "ViT": Layout(
+        ("layernorm_before", "attention", "dropout"), ("layernorm_after", "mlp", "dropout")
+    ),
 }
 ATTENTIONS = ("attn", "self_attn", "attention")  # what gets the arguments of the block
 CROSS = ("encoder_hidden_states", "encoder_attention_mask")  # of blocks with a third branch
@@ -75,9 +79,9 @@ def apply(
     return x
 
 
-def signature(module: nn.Module | type[nn.Module]) -> inspect.Signature:
-    """What a module is called with, the stream first."""
-    known = inspect.signature((module if isinstance(module, type) else type(module)).forward)
+def signature(kind: type[nn.Module]) -> inspect.Signature:
+    """What a class of modules is called with, the stream first."""
+    known = inspect.signature(kind.forward)
     return known.replace(parameters=list(known.parameters.values())[1:])
 
 
@@ -115,7 +119,7 @@ class _Part(nn.Module):
 
     def __init__(self, child: nn.Module, pair: bool, seed: int) -> None:
         super().__init__()
-        self.known, self.pair = signature(child), pair
+        self.known, self.pair = signature(type(child)), pair
         self.matrix = _random(WIDTH, seed)
         self.seen: list[dict[str, Any]] = []
 
@@ -139,7 +143,7 @@ def _difference(block: nn.Module, layout: Layout, pair: bool) -> str | None:
     }
     probe = nn.Module.__new__(type(block))
     probe.__dict__.update(block.__dict__, _modules=parts)
-    known = signature(block)
+    known = signature(type(block))
     given = {name: object() for name in list(known.parameters)[1:] if name not in CROSS}
     x = _random(3, seed=99)[:, None]
     try:

@@ -8,7 +8,8 @@ import torch
 from gomhc.convert.blocks import Streamed
 from gomhc.convert.stacks import find_stack
 from gomhc.convert.streams import CONFIG, convert
-from gomhc.mixers import make_mixer
+from gomhc.hyper_connections import HyperConnection
+from gomhc.mixers import Mixer, make_mixer
 
 __all__ = ["from_pretrained"]
 
@@ -46,12 +47,14 @@ def from_pretrained(model_class: type[Any], folder: str | PathLike[str], **optio
     # transformers makes a model without memory and fills it, so that streams have to be there
     # first. Its tables know classes by their names.
     names = {"__module__": model_class.__module__, "__qualname__": model_class.__qualname__}
-    loader = type(model_class)(model_class.__name__, (model_class,), {"__init__": start, **names})
+    loader: Any = type(model_class.__name__, (model_class,), {"__init__": start, **names})
     with_report = options.pop("output_loading_info", False)
     model, report = loader.from_pretrained(folder, output_loading_info=True, **options)
     lost = [key for key in report["missing_keys"] if ".hyper_connections." in key]
     if lost:
-        raise ValueError(f"expected the weights of all streams in {folder}, but {lost[0]} is missing")
+        raise ValueError(
+            f"expected the weights of all streams in {folder}, but {lost[0]} is missing"
+        )
     model.__class__ = model_class
     renew_mixers(model)
     return (model, report) if with_report else model
@@ -59,20 +62,31 @@ def from_pretrained(model_class: type[Any], folder: str | PathLike[str], **optio
 
 def add_again(model: Any, folder: str | PathLike[str]) -> None:
     """Convert a model that has its first weights as its configuration says."""
-    conversions = getattr(model.config, CONFIG, None)
-    if not conversions:
+    if not getattr(model.config, CONFIG, None):
         raise ValueError(
-            f"expected a model in {folder} that was saved after add_streams, got one without streams"
+            f"expected a model that was saved after add_streams, got one without streams: {folder}"
         )
     dtype = torch.get_default_dtype()
     torch.set_default_dtype(torch.float32)  # transformers sets that of the weights
     try:
-        for stack, entry in ((entry["stack"], dict(entry)) for entry in conversions):
-            del entry["stack"]
-            convert(*find_stack(model, stack), **entry)
+        with torch.device("cpu"):  # and that of a device without memory
+            for entry in model.config.gomhc:
+                chosen = {key: value for key, value in entry.items() if key != "stack"}
+                convert(*find_stack(model, entry["stack"]), **chosen)
     finally:
         torch.set_default_dtype(dtype)
 
 
-def renew_mixers(model: torch.nn.Module) -> None:
-    """transformers empties buffers that are in no file, such as the permutations of mhc-lite."""
+def renew_mixers(model: Any) -> None:
+    """Transformers empties buffers that are in no file, such as the permutations of mhc-lite."""
+    for entry in model.config.gomhc:
+        mixers: dict[torch.device, Mixer] = {}
+        for block in find_stack(model, entry["stack"])[1]:
+            assert isinstance(block, Streamed)
+            for connection in block.hyper_connections:
+                assert isinstance(connection, HyperConnection)
+                device = connection.weight.device
+                if device not in mixers:
+                    mixer = make_mixer(entry["mixer"], entry["d"], **entry["options"])
+                    mixers[device] = mixer.to(device)
+                connection.mixer = mixers[device]

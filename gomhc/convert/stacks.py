@@ -10,14 +10,16 @@ from gomhc.convert.blocks import Streamed
 from gomhc.convert.layouts import Layout, children, described, known_layout, prove
 
 
-def find_stack(
-    model: nn.Module, stack: str | nn.Module | None
-) -> tuple[str, Sequence[nn.Module]]:
-    """A stack and its name, in the base of a model if it has one."""
+def find_stack(model: nn.Module, stack: str | nn.Module | None) -> tuple[str, Sequence[nn.Module]]:
+    """A stack's name and its blocks; the name may be that in the base of a model.
+
+    Raises:
+        TypeError: if the model or the stack is none.
+        ValueError: if the model has no such stack, or several and none is named.
+    """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a model to convert, got {type(model).__name__}")
-    base = getattr(model, "base_model", model)
-    names = {id(module): name for root in (model, base) for name, module in root.named_modules()}
+    names = {id(module): name for name, module in model.named_modules()}
     if stack is None:
         stacks = [m for m in model.modules() if isinstance(m, nn.ModuleList | nn.Sequential)]
         fit = [m for m in stacks if len(m) and all(known_layout(block) for block in m)]
@@ -36,15 +38,12 @@ def find_stack(
             )
         stack = fit[0]
     elif isinstance(stack, str):
-        for root in (base, model):
-            try:
-                found = root.get_submodule(stack)
-                break
-            except AttributeError:
-                continue
-        else:
+        prefix = getattr(model, "base_model_prefix", "")
+        modules = dict(model.named_modules())
+        near = [name for name in (stack, f"{prefix}.{stack}") if name in modules]
+        if not near:
             raise ValueError(f"expected a stack of {type(model).__name__}, which has no {stack!r}")
-        stack = found
+        stack = modules[near[0]]
     if not isinstance(stack, nn.ModuleList | nn.Sequential):
         kind = type(stack).__name__
         raise TypeError(f"expected a ModuleList or Sequential as the stack, got {kind}")
@@ -74,7 +73,7 @@ def check_block(place: str, block: nn.Module) -> None:
     """Refuse a block whose class cannot be changed, or was.
 
     Raises:
-        ValueError: if it has streams, or weights of their name, or a forward that is not its class'.
+        ValueError: if it has streams, or weights of their name, or a forward of its own.
     """
     kind = type(block).__name__
     if isinstance(block, Streamed):
@@ -99,7 +98,9 @@ def check_shape(place: str, block: nn.Module, dim: int) -> None:
         for module in trial.modules():
             for hooks in (module._forward_hooks, module._forward_pre_hooks):
                 hooks.clear()
-        answer = trial(torch.empty(2, 3, dim, dtype=sample_weight(block).dtype, device="meta"))
+        stream = torch.empty(2, 3, dim, dtype=sample_weight(block).dtype, device="meta")
+        with torch.no_grad():
+            answer = trial(stream)
     except Exception:
         return
     stream = answer[0] if isinstance(answer, tuple) and answer else answer
@@ -118,15 +119,15 @@ def sample_weight(block: nn.Module) -> Tensor:
 
 
 def width_of(place: str, block: nn.Module, layout: Layout) -> int:
-    """C, which the norm in front of the attention or behind it tells.
+    """C, as a norm of the attention's branch tells it.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: if none does.
     """
     for name in layout.attention:
         norm = getattr(block, name)
         weight = getattr(norm, "weight", None)
-        shape = weight.shape if isinstance(weight, Tensor) else getattr(norm, "normalized_shape", ())
+        shape = weight.shape if weight is not None else getattr(norm, "normalized_shape", ())
         if len(shape) == 1:
-            return int(shape[0])
-    raise ValueError(f"expected dim, the C of the (..., C) between blocks, as {place} does not tell")
+            return int(next(iter(shape)))
+    raise ValueError(f"expected a norm with a weight or a normalized_shape in {place}, got none")

@@ -1,14 +1,14 @@
 """Streams in a model that has none, and out of it again, without changing what it computes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gomhc.checks import check_count
-from gomhc.convert.blocks import Connections, Streamed, attention, change, mlp, streamed
+from gomhc.convert.blocks import Connections, attention, change, mlp, streamed
 from gomhc.convert.stacks import (
     check_block,
     check_shape,
@@ -21,7 +21,7 @@ from gomhc.fused import Backend
 from gomhc.hyper_connections import HyperConnection
 from gomhc.mixers import Mixer, make_mixer
 
-__all__ = ["Conversion", "add_streams", "remove_streams"]
+__all__ = ["Conversion", "add_streams"]
 
 CONFIG = "gomhc"  # where a model's configuration keeps the options of its conversions
 
@@ -106,18 +106,20 @@ def add_streams(
     """
     given: dict[str, Any] = {
         "mixer": mixer,
-        "d": d,
+        "d": check_count("number of streams d", d, least=1),
         "whole_blocks": whole_blocks,
         "dim": dim,
         "off_diagonal_mass": off_diagonal_mass,
         "inputs": inputs,
         "backend": backend,
-        **options,
+        "options": options,
     }
     name, blocks = find_stack(model, stack)
     conversion = convert(name, blocks, generator=generator, **given)
-    if hasattr(model, "save_pretrained"):
-        setattr(model.config, CONFIG, [*getattr(model.config, CONFIG, ()), {"stack": name, **given}])
+    config = getattr(model, "config", None)
+    if hasattr(config, "to_json_string"):  # one of transformers, which is saved with the weights
+        inside = name.removeprefix(f"{model.base_model_prefix}.")
+        setattr(config, CONFIG, [*getattr(config, CONFIG, ()), {"stack": inside, **given}])
     return conversion
 
 
@@ -127,33 +129,36 @@ def convert(
     mixer: str,
     d: int,
     *,
+    options: Mapping[str, Any],
     whole_blocks: bool,
     dim: int | None,
     off_diagonal_mass: float,
     inputs: Literal["all", "mean"],
     backend: Backend,
     generator: torch.Generator | None = None,
-    **options: Any,
 ) -> Conversion:
     """Make all connections of a stack, which may fail, and only then put them in."""
     if not blocks:
         raise ValueError(f"expected blocks in the stack {name!r}, got none")
     if len({id(block) for block in blocks}) < len(blocks):
         raise ValueError(f"expected each block of {name!r} once, got one twice")
-    dim = None if dim is None else check_count("dim", dim, least=1)
-    branches = (change,) if whole_blocks else (attention, mlp)
+    if whole_blocks != (dim is not None):
+        raise ValueError(
+            "expected dim, the C of the (..., C) that blocks map, with whole_blocks and only then, "
+            f"got {whole_blocks=} and {dim=}"
+        )
+    branches: list[Callable[..., Tensor]] = [change] if whole_blocks else [attention, mlp]
     mixers: dict[torch.device, Mixer] = {}
     prepared: list[Connections] = []
     places: list[str] = []
     for block in blocks:
         place = f"{name}.{len(prepared)}".lstrip(".")
         check_block(place, block)
-        layout = None if whole_blocks else layout_of(place, block)
-        if layout is not None:
-            width = dim or width_of(place, block, layout)
+        layout = None
+        if dim is None:
+            layout = layout_of(place, block)
+            width = width_of(place, block, layout)
             places += [f"{place}.{layout.layer}", f"{place}.mlp"]
-        elif dim is None:
-            raise ValueError("expected dim, the C of the (..., C) that whole blocks map, got None")
         else:
             width = dim
             check_shape(place, block, dim)
@@ -176,79 +181,20 @@ def convert(
             for part, branch in enumerate(branches)
         ]
         ends = not prepared, len(prepared) == len(blocks) - 1
+        for connection in connections:
+            start_at_identity(connection, mixers[weight.device])
         prepared.append(Connections(connections, *ends, layout))
-        start_at_identity(prepared[-1])
         prepared[-1].to(weight).train(block.training)
     for block, own in zip(blocks, prepared, strict=True):
-        block.__class__ = streamed(type(block))
+        kind: Any = type(block)
+        block.__class__ = streamed(kind)
         block.hyper_connections = own
     added = sum(weight.numel() for own in prepared for weight in own.parameters())
     return Conversion(name, mixer, d, tuple(places), added)
 
 
-def start_at_identity(connections: Connections) -> None:
-    """Rotations keep no sums but at I, where they have a gradient, too (SCIENCE.md 2.14)."""
-    for connection in connections:
-        mixer = connection.mixer
-        if mixer.isometric and not mixer.exact:
-            with torch.no_grad():
-                connection.bias[: mixer.num_parameters] = 0
-
-
-def remove_streams(model: nn.Module) -> None:
-    """Take the streams of `add_streams` out again, in place, where that changes no output.
-
-    So it is where the gates are what they were at the start, whatever the blocks have learned since:
-    every token reads the mean of the streams, writes with weights of mean 1, and the columns of
-    H_res sum to 1.
-
-    Args:
-        model: with streams.
-
-    Raises:
-        TypeError: if the model is no module.
-        ValueError: if it has no streams, or some connection would not be a plain residual; the
-            model then is what it was.
-
-    Source: SCIENCE.md 2.12; Note [Kept function] in `gomhc.hyper_connections`.
-    """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"expected a model with streams, got {type(model).__name__}")
-    blocks = {name: m for name, m in model.named_modules() if isinstance(m, Streamed)}
-    if not blocks:
-        kind = type(model).__name__
-        raise ValueError(f"expected a model with streams of add_streams, got {kind} without any")
-    for name, block in blocks.items():
-        for index, connection in enumerate(block.hyper_connections):
-            trained = departure(connection)
-            if trained:
-                raise ValueError(
-                    f"expected connections that are plain residuals on the mean of the streams, but "
-                    f"{name}.hyper_connections.{index} {trained}: without streams the model would "
-                    "compute something else"
-                )
-    for block in blocks.values():
-        del block.hyper_connections
-        block.__class__ = block.plain
-    if hasattr(getattr(model, "config", None), CONFIG):
-        delattr(model.config, CONFIG)
-
-
 @torch.no_grad()
-def departure(connection: HyperConnection) -> str | None:
-    """What keeps a connection from being x + F(x) on the mean of the streams; None if nothing."""
-    mixer = connection.mixer
-    d, g = mixer.d, mixer.num_parameters
-    tolerance = 8 * torch.finfo(connection.bias.dtype).eps
-    res, pre, post = (
-        bool((alpha * rows).any())
-        for alpha, rows in zip(connection.alpha, connection.weight.split([g, d, d]), strict=True)
-    )
-    b_res, b_pre, b_post = connection.bias.float().split([g, d, d])
-    if pre or (b_pre.sigmoid() - 1 / d).abs().max() > tolerance:
-        return "reads other than the mean of the streams"
-    if post or (2 * b_post.sigmoid()).mean() - 1 > tolerance:
-        return "writes with weights whose mean is not 1"
-    if not mixer.exact and (res or (mixer(b_res).sum(-2) - 1).abs().max() > tolerance):
-        return "mixes the streams by a matrix whose columns do not sum to 1"
-    return None
+def start_at_identity(connection: HyperConnection, mixer: Mixer) -> None:
+    """Rotations keep no sums but at I, where they have a gradient, too (SCIENCE.md 2.14)."""
+    if mixer.isometric and not mixer.exact:
+        connection.bias[: mixer.num_parameters] = 0
