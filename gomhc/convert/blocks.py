@@ -10,7 +10,7 @@ Note [Class]
 
 import functools
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from jaxtyping import Float
@@ -115,7 +115,14 @@ def streamed(plain: Any) -> type[Streamed]:
     """The class of blocks with streams made of another (Note [Class] in this module)."""
     names = {"__module__": plain.__module__, "__qualname__": plain.__qualname__}
     own = {"plain": plain, "known": signature(plain)}
+    if issubclass(plain, nn.Sequential):
+        own["__iter__"] = _without_connections
     return type(plain.__name__, (Streamed, plain), names | own)
+
+
+def _without_connections(block: Streamed) -> Iterator[nn.Module]:
+    """What a `Sequential` applies one after the other: all its children but the new one."""
+    return (child for child in block.children() if child is not block.hyper_connections)
 
 
 def _blank(plain: Any) -> Streamed:

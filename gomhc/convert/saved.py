@@ -3,13 +3,11 @@
 from os import PathLike
 from typing import Any
 
-import torch
+from torch import nn
 
-from gomhc.convert.blocks import Streamed
 from gomhc.convert.stacks import find_stack
 from gomhc.convert.streams import CONFIG, convert
 from gomhc.hyper_connections import HyperConnection
-from gomhc.mixers import Mixer, make_mixer
 
 __all__ = ["from_pretrained"]
 
@@ -56,7 +54,7 @@ def from_pretrained(model_class: type[Any], folder: str | PathLike[str], **optio
             f"expected the weights of all streams in {folder}, but {lost[0]} is missing"
         )
     model.__class__ = model_class
-    renew_mixers(model)
+    fill_tables(model)
     return (model, report) if with_report else model
 
 
@@ -66,27 +64,13 @@ def add_again(model: Any, folder: str | PathLike[str]) -> None:
         raise ValueError(
             f"expected a model that was saved after add_streams, got one without streams: {folder}"
         )
-    dtype = torch.get_default_dtype()
-    torch.set_default_dtype(torch.float32)  # transformers sets that of the weights
-    try:
-        with torch.device("cpu"):  # and that of a device without memory
-            for entry in model.config.gomhc:
-                chosen = {key: value for key, value in entry.items() if key != "stack"}
-                convert(*find_stack(model, entry["stack"]), **chosen)
-    finally:
-        torch.set_default_dtype(dtype)
-
-
-def renew_mixers(model: Any) -> None:
-    """Transformers empties buffers that are in no file, such as the permutations of mhc-lite."""
     for entry in model.config.gomhc:
-        mixers: dict[torch.device, Mixer] = {}
-        for block in find_stack(model, entry["stack"])[1]:
-            assert isinstance(block, Streamed)
-            for connection in block.hyper_connections:
-                assert isinstance(connection, HyperConnection)
-                device = connection.weight.device
-                if device not in mixers:
-                    mixer = make_mixer(entry["mixer"], entry["d"], **entry["options"])
-                    mixers[device] = mixer.to(device)
-                connection.mixer = mixers[device]
+        chosen = {key: value for key, value in entry.items() if key != "stack"}
+        convert(*find_stack(model, entry["stack"]), **chosen)
+
+
+def fill_tables(model: nn.Module) -> None:
+    """Transformers empties buffers that are in no file; a mixer that is moved makes its own anew."""
+    for connection in model.modules():
+        if isinstance(connection, HyperConnection):
+            connection.mixer.to(connection.weight.device)

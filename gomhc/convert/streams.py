@@ -1,6 +1,7 @@
 """Streams in a model that has none, and out of it again, without changing what it computes."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -165,21 +166,23 @@ def convert(
             places.append(place)
         weight = sample_weight(block)
         if weight.device not in mixers:  # whatever buffers it has are where the streams are
-            mixers[weight.device] = make_mixer(mixer, d, **options).to(weight.device)
-        connections = [
-            HyperConnection(
-                width,
-                branch,
-                mixers[weight.device],
-                layer=len(prepared) * len(branches) + part,
-                off_diagonal_mass=off_diagonal_mass,
-                inputs=inputs,
-                backend=backend,
-                keep_function=True,
-                generator=generator,
-            )
-            for part, branch in enumerate(branches)
-        ]
+            with torch.device("cpu"):
+                mixers[weight.device] = make_mixer(mixer, d, **options)
+        with precise():
+            connections = [
+                HyperConnection(
+                    width,
+                    branch,
+                    mixers[weight.device],
+                    layer=len(prepared) * len(branches) + part,
+                    off_diagonal_mass=off_diagonal_mass,
+                    inputs=inputs,
+                    backend=backend,
+                    keep_function=True,
+                    generator=generator,
+                )
+                for part, branch in enumerate(branches)
+            ]
         ends = not prepared, len(prepared) == len(blocks) - 1
         for connection in connections:
             start_at_identity(connection, mixers[weight.device])
@@ -191,6 +194,18 @@ def convert(
         block.hyper_connections = own
     added = sum(weight.numel() for own in prepared for weight in own.parameters())
     return Conversion(name, mixer, d, tuple(places), added)
+
+
+@contextmanager
+def precise() -> Iterator[None]:
+    """Make weights on the CPU and in float64, whatever loader of a model makes others elsewhere."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)
 
 
 @torch.no_grad()
