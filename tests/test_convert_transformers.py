@@ -144,7 +144,7 @@ def test_generate_writes_the_same_with_and_without_a_cache(name):
         assert torch.equal(model.generate(ids, use_cache=use_cache, **options), plain)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", ["GPT-2", "Mistral", "OLMo2"])
 def test_after_training_a_cache_changes_nothing(name):
     model, ids = built(name), inputs(name)["input_ids"]
     add_streams(model, "go-mhc")
@@ -155,7 +155,7 @@ def test_after_training_a_cache_changes_nothing(name):
     assert torch.equal(cached, anew)
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", ["GPT-2", "Llama", "Mistral"])
 def test_padding_is_masked(name):
     model, ids = built(name), inputs(name)["input_ids"]
     mask = torch.ones_like(ids)
@@ -170,7 +170,7 @@ def test_padding_is_masked(name):
     torch.testing.assert_close(after[1, 4:], alone[0], rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", ["GPT-2", "Llama", "ViT"])
 def test_hidden_states_are_streams_whose_mean_is_the_plain_state(name):
     model, given = built(name), inputs(name)
     with torch.no_grad():
@@ -196,7 +196,7 @@ def test_attention_weights_are_still_there():
 # Training
 
 
-@pytest.mark.parametrize("name", WRITERS)
+@pytest.mark.parametrize("name", ["GPT-2", "Llama", "OLMo2"])
 def test_training_on_text_moves_every_part(name):
     model = built(name)
     add_streams(model, "go-mhc")
@@ -214,6 +214,10 @@ def test_training_on_text_moves_every_part(name):
             assert (connection.bias != bias)[:g].all()
 
 
+RENAMED = "ignore:`gradient_checkpointing_:FutureWarning"  # in a version that is to come
+
+
+@pytest.mark.filterwarnings(RENAMED)
 @pytest.mark.parametrize("whole", [False, True], ids=["branches", "blocks"])
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("name", ["GPT-2", "Llama", "ViT"])
@@ -222,16 +226,12 @@ def test_gradient_checkpointing_computes_the_blocks_twice(name, reentrant, whole
     stack = {"GPT-2": "h", "Llama": "model.layers", "ViT": "vit.layers"}[name]
     options = {"whole_blocks": True, "dim": 32} if whole else {}
     add_streams(model, "go-mhc", stack=stack, **options)
-    for module in model.modules():
+    calls = []
+    for block_name, module in model.named_modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
-    for module in model.modules():
-        if hasattr(module, "attn_pdrop"):
-            module.attn_pdrop = 0.0
-    mlps = [m for n, m in model.named_modules() if n.endswith(".mlp")]
-    calls = []
-    for module in mlps:
-        module.register_forward_hook(lambda m, a, out: calls.append(m))
+        if block_name.endswith(".mlp"):
+            module.register_forward_hook(lambda m, a, out: calls.append(m))
 
     def gradients():
         model.train()
@@ -243,8 +243,6 @@ def test_gradient_checkpointing_computes_the_blocks_twice(name, reentrant, whole
     plain = gradients()
     assert len(calls) == 3
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
-    if reentrant:
-        model.enable_input_require_grads() if name != "ViT" else None
     again = gradients()
     assert len(calls) == 6
     torch.testing.assert_close(again, plain)
@@ -253,6 +251,7 @@ def test_gradient_checkpointing_computes_the_blocks_twice(name, reentrant, whole
     assert len(calls) == 3
 
 
+@pytest.mark.filterwarnings(RENAMED)
 def test_checkpointing_that_was_on_before_stays_on():
     model, given, calls = built("Llama"), inputs("Llama"), []
     model.gradient_checkpointing_enable()
@@ -374,7 +373,9 @@ def test_folders_without_streams_and_classes_that_load_nothing_are_refused(tmp_p
     add_streams(model, "go-mhc")
     kept = {k: v for k, v in model.state_dict().items() if "h.1.hyper_connections" not in k}
     model.save_pretrained(tmp_path, state_dict=kept)
-    with pytest.raises(ValueError, match=r"all streams in .*h.1.hyper_connections.0.* is missing"):
+    with pytest.raises(
+        ValueError, match=r"all streams in .*h.1.hyper_connections.0.alpha is missing"
+    ):
         from_pretrained(transformers.GPT2LMHeadModel, tmp_path)
 
 

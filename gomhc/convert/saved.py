@@ -51,7 +51,7 @@ def from_pretrained(model_class: type[Any], folder: str | PathLike[str], **optio
     lost = [key for key in report["missing_keys"] if ".hyper_connections." in key]
     if lost:
         raise ValueError(
-            f"expected the weights of all streams in {folder}, but {lost[0]} is missing"
+            f"expected the weights of all streams in {folder}, but {min(lost)} is missing"
         )
     model.__class__ = model_class
     fill_tables(model)
@@ -70,7 +70,7 @@ def add_again(model: Any, folder: str | PathLike[str]) -> None:
 
 
 def fill_tables(model: nn.Module) -> None:
-    """Transformers empties buffers that are in no file; a mixer that is moved makes its own anew."""
+    """Transformers empties buffers that no file has; a mixer that is moved makes its own anew."""
     for connection in model.modules():
         if isinstance(connection, HyperConnection):
             connection.mixer.to(connection.weight.device)
