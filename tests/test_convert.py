@@ -52,6 +52,34 @@ class Parallel(Block):
         return x + self.attn(self.ln_1(x)) + self.mlp(self.ln_2(x))
 
 
+class Gated(Block):
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        x = x + self.gate * self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Dropping(Block):
+    def forward(self, x):
+        x = x + F.dropout(self.attn(self.ln_1(x)), 0.3, self.training)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Defaulted(Block):
+    def forward(self, x, mask=None):
+        mask = "causal" if mask is None else mask
+        x = x + self.attn(self.ln_1(x), mask=mask)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Masked(Attention):
+    def forward(self, x, mask=None):
+        return super().forward(x)
+
+
 class Cached(nn.Module):
     """A block with a keyword and a second output."""
 
@@ -382,6 +410,13 @@ def converted():
     return model
 
 
+def defaulted():
+    model = network(Defaulted)
+    for block in model.blocks:
+        block.attn = Masked()
+    return model
+
+
 def mixed():
     return Network(Block(), Scaled())
 
@@ -404,6 +439,10 @@ BLOCKS = {"stack": "blocks", "whole_blocks": True, "dim": C}
         (network, {**BLOCKS, "dim": 0}, "dim >= 1"),
         (mixed, BRANCHES, r"blocks.1 \(Scaled\) does not add its branches"),
         (lambda: network(Parallel), {}, r"blocks.0 \(Parallel\) does not add its branches"),
+        (lambda: network(Gated), {}, r"blocks.0 \(Gated\) has weights beside those, gate"),
+        (lambda: network(Dropping).eval(), {}, r"\(Dropping\) does not add its branches"),
+        (defaulted, {}, r"\(Defaulted\) hands its attention or MLP other arguments"),
+        (lambda: network(Defaulted), {}, r"forward that cannot be followed \(TypeError: .*mask"),
         (lambda: network(Cached), {}, "ln_1, attn, ln_2, mlp .*; Network has none.*whole_blocks"),
         (lambda: network(Cached), BRANCHES, r"blocks.0 \(Cached\) has linear, norm. whole_blocks"),
         (lambda: Network(Block(), Narrow()), BLOCKS, r"blocks.1 \(Narrow\) returned \(2, 3, 8\)"),

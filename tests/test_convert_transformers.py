@@ -447,6 +447,17 @@ def test_states_of_an_encoder_have_nowhere_to_go():
         model(ids, encoder_hidden_states=torch.randn(2, 3, 32))
 
 
+def test_models_that_share_a_configuration(tmp_path):
+    config = gpt2().config
+    one, two = (trained_enough(transformers.GPT2LMHeadModel(config)) for _ in range(2))
+    add_streams(one, "mhc")
+    add_streams(two, "go-mhc")
+    two.save_pretrained(tmp_path)
+    given = inputs("GPT-2")
+    same = from_pretrained(transformers.GPT2LMHeadModel, tmp_path)
+    assert torch.equal(logits(same, given), logits(two, given))
+
+
 def test_the_configuration_can_be_written(tmp_path):
     model = built("GPT-2")
     add_streams(model, "go-mhc", s=2)

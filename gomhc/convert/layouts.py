@@ -3,12 +3,15 @@
 Note [Proof]
     Children of the same names do not make the same block: Granite names them as Llama does and
     multiplies the branches; others add both branches to the same stream. So a block is known by
-    what it computes. Its own `forward` runs once with random matrices in place of its children,
-    and so does the sum of the two branches; both have to give the same numbers, and to hand each
-    child the same arguments. A few numbers are enough, and no weight of the block takes part.
+    what it computes. Its own `forward` runs with random matrices in place of its children, and so
+    does the sum of the two branches; both have to give the same numbers, and to hand each child the
+    same arguments: in training and in evaluation, with all the arguments and without any. A few
+    numbers are enough, and no weight takes part. A block with weights beside its children, such as
+    a scale that is trained, is refused, as it may be 1 today.
 """
 
 import inspect
+import itertools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -135,16 +138,22 @@ def _random(rows: int, seed: int) -> Tensor:
     return torch.randn(rows, WIDTH, dtype=torch.float64, device="cpu", generator=generator)
 
 
-def _difference(block: nn.Module, layout: Layout, pair: bool) -> str | None:
+def _difference(
+    block: nn.Module, layout: Layout, pair: bool, training: bool, full: bool
+) -> str | None:
     """What a block does besides x + attention(x) and then x + MLP(x); None if nothing."""
     parts = {
         name: _Part(child, pair and name in ATTENTIONS, seed)
         for seed, (name, child) in enumerate(block.named_children())
     }
     probe = nn.Module.__new__(type(block))
-    probe.__dict__.update(block.__dict__, _modules=parts)
+    probe.__dict__.update(block.__dict__, _modules=parts, training=training)
     known = signature(type(block))
-    given = {name: object() for name in list(known.parameters)[1:] if name not in CROSS}
+    given = {
+        name: object()
+        for name, parameter in list(known.parameters.items())[1:]
+        if name not in CROSS and (full or parameter.default is parameter.empty)
+    }
     x = _random(3, seed=99)[:, None]
     try:
         with torch.no_grad():
@@ -169,10 +178,14 @@ def prove(place: str, block: nn.Module, layout: Layout) -> None:
     Raises:
         ValueError: if it is not; the message says what differs.
     """
-    # An attention returns its answer alone, or with the weights that it attended with.
-    differences = [_difference(block, layout, pair) for pair in (True, False)]
-    if None not in differences:
-        difference = min(differences, key=lambda text: str(text).startswith(UNKNOWN))
+    own = [*block.named_parameters(recurse=False), *block.named_buffers(recurse=False)]
+    difference = f"has weights beside those, {own[0][0]}" if own else None
+    for training, full in itertools.product((True, False), repeat=2):
+        # An attention returns its answer alone, or with the weights that it attended with.
+        seen = [_difference(block, layout, pair, training, full) for pair in (True, False)]
+        if None not in seen:
+            difference = difference or min(seen, key=lambda text: str(text).startswith(UNKNOWN))
+    if difference is not None:
         raise ValueError(
             f"expected a block that is x + attention(x), then x + MLP(x); {place} "
             f"({type(block).__name__}) {difference}"

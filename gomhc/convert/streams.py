@@ -103,7 +103,7 @@ def add_streams(
             streams, is in the stack twice or changes the shape of its input; dim is missing. The
             model then is what it was.
 
-    Source: SCIENCE.md 2.12; Note [Kept function] in `gomhc.hyper_connections`.
+    Source: Note [Kept function] in `gomhc.hyper_connections`.
     """
     given: dict[str, Any] = {
         "mixer": mixer,
@@ -120,7 +120,8 @@ def add_streams(
     config = getattr(model, "config", None)
     if hasattr(config, "to_json_string"):  # one of transformers, which is saved with the weights
         inside = name.removeprefix(f"{model.base_model_prefix}.")
-        setattr(config, CONFIG, [*getattr(config, CONFIG, ()), {"stack": inside, **given}])
+        others = [entry for entry in getattr(config, CONFIG, ()) if entry["stack"] != inside]
+        setattr(config, CONFIG, [*others, {"stack": inside, **given}])
     return conversion
 
 
@@ -210,6 +211,6 @@ def precise() -> Iterator[None]:
 
 @torch.no_grad()
 def start_at_identity(connection: HyperConnection, mixer: Mixer) -> None:
-    """Rotations keep no sums but at I, where they have a gradient, too (SCIENCE.md 2.14)."""
+    """Rotations keep no sums but at I, where their gradient is not zero, unlike go-mHC's."""
     if mixer.isometric and not mixer.exact:
         connection.bias[: mixer.num_parameters] = 0

@@ -26,7 +26,7 @@ def remove_streams(model: nn.Module) -> None:
         ValueError: if it has no streams, or some connection would not be a plain residual; the
             model then is what it was.
 
-    Source: SCIENCE.md 2.12; Note [Kept function] in `gomhc.hyper_connections`.
+    Source: Note [Kept function] in `gomhc.hyper_connections`.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a model with streams, got {type(model).__name__}")
