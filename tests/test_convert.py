@@ -188,6 +188,13 @@ def test_old_weights_keep_their_names_and_stay_the_same_tensors():
     assert all(".hyper_connections." in name for name in new.keys() - old.keys())
 
 
+@pytest.mark.parametrize("training", [True, False])
+def test_new_modules_are_in_the_mode_of_the_old(training):
+    model = network().train(training)
+    add_streams(model, "mhc")
+    assert {module.training for module in model.modules()} == {training}
+
+
 def test_connections_prefer_streams_by_turns():
     model = network()
     add_streams(model, "identity", d=4)
@@ -352,6 +359,15 @@ def test_theta_alone_may_have_moved_for_what_is_doubly_stochastic(name):
             remove_streams(model)
         assert snapshot(model) == plain
         torch.testing.assert_close(model(x), before, rtol=0, atol=0)
+
+
+def test_a_matrix_that_a_token_chooses_does_not_come_out():
+    model = network()
+    add_streams(model, "hc")
+    with torch.no_grad():
+        connections(model)[3].weight[0] = 0.1
+    with pytest.raises(ValueError, match="blocks.1.hyper_connections.1 mixes the streams"):
+        remove_streams(model)
 
 
 @pytest.mark.parametrize(

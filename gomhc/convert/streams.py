@@ -80,8 +80,8 @@ def add_streams(
     Args:
         model: with blocks as those of GPT-2, nanoGPT, Llama (also Mistral, Qwen, OLMo, OLMo 2) and
             ViT, where attention and MLP become a branch each; or any with whole_blocks.
-        mixer: a name in `MIXERS`. orthogonal, which keeps no sums, starts at I; all others at
-            the mass below.
+        mixer: a name in `MIXERS`. The start is exact for those whose columns sum to 1, which hc and
+            orthogonal see to at the start alone, and mhc within what its iteration leaves.
         d: number of streams, at least 2.
         stack: the `ModuleList` or `Sequential` of the blocks, or its dotted name; the only one with
             known blocks if None.
@@ -185,8 +185,6 @@ def convert(
                 for part, branch in enumerate(branches)
             ]
         ends = not prepared, len(prepared) == len(blocks) - 1
-        for connection in connections:
-            start_at_identity(connection, mixers[weight.device])
         prepared.append(Connections(connections, *ends, layout))
         prepared[-1].to(weight).train(block.training)
     for block, own in zip(blocks, prepared, strict=True):
@@ -207,10 +205,3 @@ def precise() -> Iterator[None]:
             yield
     finally:
         torch.set_default_dtype(dtype)
-
-
-@torch.no_grad()
-def start_at_identity(connection: HyperConnection, mixer: Mixer) -> None:
-    """Rotations keep no sums but at I, where their gradient is not zero, unlike go-mHC's."""
-    if mixer.isometric and not mixer.exact:
-        connection.bias[: mixer.num_parameters] = 0
