@@ -37,6 +37,8 @@ LIBRARY = [
     {"gomhc.reach", "gomhc.spectra.regions", "gomhc.stream_mixing.problem"},
     {"gomhc.spectra.search", "gomhc.stream_mixing.fits"},
     {"gomhc.spectra", "gomhc.stream_mixing", "gomhc.weight_decay"},
+    {"gomhc.convert.swap"},
+    {"gomhc.convert"},
     {"gomhc"},
     {"gomhc.lm", "gomhc.lm.stories", "gomhc.lm.tokenizer", "gomhc.lm.model"},
     {"gomhc.lm.data", "gomhc.lm.report"},
