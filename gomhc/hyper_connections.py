@@ -21,9 +21,10 @@ Note [Precision]
     What comes after it does not: θ is put together and mapped in float32, and the product with the
     streams is taken there too. bfloat16 would round the entries of H_res to three digits, and its
     row sums with them. For the same reason b and α stay in float32 when the layer is cast to a
-    narrower dtype: a step of 1e-3 is less than half of bfloat16's distance of 1 from its neighbours,
-    and would move no gate that begins at ±1. What shards parameters, such as FSDP, may ask for one
-    dtype in all of them: train in float32 under autocast, or with a mixed-precision policy.
+    narrower dtype: a step of 1e-3 is less than half of what separates 1 from its neighbours in
+    bfloat16, and would move no gate that begins at ±1. W starts at 0, where numbers lie close, and
+    is cast. What shards parameters, such as FSDP, may ask for one dtype in all of them: train in
+    float32, under autocast or with a mixed-precision policy.
 """
 
 import copy
@@ -271,7 +272,7 @@ class HyperConnection(nn.Module):
         return "reference" if plain else self.backend
 
     def _compiled(self) -> bool:
-        """Whether there are compiled passes for its options; raises if they are asked for in vain."""
+        """Whether there are compiled passes for its options; raises if asked for in vain."""
         own = self.norm_eps is not None or self.read_eps
         if own and self.backend == "fused":
             raise RuntimeError(

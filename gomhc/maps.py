@@ -291,8 +291,8 @@ def sinkhorn_knopp(
         TypeError: if eps is no number.
         ValueError: if the matrices are not square, iterations < 1 or eps is negative.
 
-    Source: Sinkhorn, Knopp 1967; order of the two rescalings: mHC, arXiv 2512.24880; eps: DeepSeek-V4
-    as in `transformers`.
+    Source: Sinkhorn, Knopp 1967; order of the two rescalings: mHC, arXiv 2512.24880; eps:
+    DeepSeek-V4 as in `transformers`.
     """
     check_square(logits)
     if iterations < 1:
@@ -325,9 +325,7 @@ def _sinkhorn_knopp(logits: Tensor, iterations: int, eps: float) -> Tensor:
 
 
 @torch.library.custom_op("gomhc::sinkhorn_knopp_backward", mutates_args=())
-def _sinkhorn_knopp_backward(
-    slope: Tensor, logits: Tensor, iterations: int, eps: float
-) -> Tensor:
+def _sinkhorn_knopp_backward(slope: Tensor, logits: Tensor, iterations: int, eps: float) -> Tensor:
     """Its derivative: that of x ↦ x − log(Σ exp(x) + eps), step by step from the last."""
     steps = _half_steps(logits, iterations, eps)
     slope = slope * steps[-1].exp()

@@ -33,7 +33,9 @@ def worst(ours, theirs):
 
 
 def test_neither_package_is_loaded():
-    code = "import sys, gomhc.convert; print({'transformers', 'hyper_connections'} & {*sys.modules})"
+    code = (
+        "import sys, gomhc.convert; print({'transformers', 'hyper_connections'} & {*sys.modules})"
+    )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "set()"
 
@@ -84,9 +86,10 @@ def test_our_layer_is_that_of_deepseek(deepseek, generator, eps):
     for weight in theirs.parameters():
         nn.init.zeros_(weight)
     shaken(theirs, generator)
-    branch = nn.Linear(C, C)
+    branch, mixer = nn.Linear(C, C), make_mixer("mhc", D, eps=eps)
     # Without `replace_mixers`: rows of pre, post and comb, where comb is the transpose of H_res.
-    ours = HyperConnection(C, branch, make_mixer("mhc", D, eps=eps), norm_eps=10 * eps, read_eps=eps)
+    epsilons = {"norm_eps": 10 * eps, "read_eps": eps}
+    ours = HyperConnection(C, branch, mixer, **epsilons)
     turned = torch.arange(D * D).view(D, D).T.flatten()
     order = torch.cat([2 * D + turned, torch.arange(2 * D)])
     with torch.no_grad():
@@ -97,7 +100,9 @@ def test_our_layer_is_that_of_deepseek(deepseek, generator, eps):
     post, comb, collapsed = theirs(X)
     expected = comb.mT @ X + post[..., None] * branch(collapsed)[..., None, :]
     assert worst(ours(X), expected) < 2e-6
-    assert worst(replace_mixers(theirs, "mhc")(X), (post, comb, collapsed)) < 1e-6
+    place = replace_mixers(theirs, "mhc")
+    assert isinstance(place, DeepseekV4Mixing)
+    assert worst(place(X), (post, comb, collapsed)) < 1e-6
 
 
 @pytest.mark.parametrize("eps", [1e-6, 1e-3])
@@ -165,7 +170,7 @@ def test_another_mixer_trains_and_generates(deepseek, generator, name):
         optimizer.step()
         losses.append(loss.item())
     assert losses[-1] < losses[0] - 0.1
-    # Streams are copies before the first connection: its θ has no gradient from doubly stochastic H.
+    # Before the first connection streams are copies, on which θ has no effect.
     for connection, start in list(zip(connections(model), starts, strict=True))[1:]:
         g = connection.mixer.num_parameters
         assert name == "identity" or (connection.bias[:g] - start[:g]).abs().max() > 1e-3
@@ -204,7 +209,7 @@ def test_checkpoints_of_activations(deepseek, generator):
     model(text, labels=text).loss.backward()
     expected = [c.weight.grad.clone() for c in connections(model)]
     model.zero_grad()
-    model.gradient_checkpointing_enable()
+    model.activation_checkpointing_enable()
     model(text, labels=text).loss.backward()
     for connection, slope in zip(connections(model), expected, strict=True):
         torch.testing.assert_close(connection.weight.grad, slope, rtol=1e-4, atol=1e-7)
@@ -239,10 +244,14 @@ def test_a_kind_of_glm():
 
 
 class Own:
-    """Classes that bear the name of a connection, which we do not know."""
+    """Classes for the refusals."""
 
     class NewHyperConnection(nn.Module):
         pass
+
+    class Telling(nn.ReLU):
+        def tell(self):
+            """A method that their connection takes from its branch."""
 
 
 def test_what_cannot_be_replaced_is_named_and_nothing_changes(deepseek, generator):
@@ -416,7 +425,7 @@ def test_dropout_of_the_streams_stays(package, generator):
         ({"add_branch_out_to_residual": False}, "add_branch_out_to_residual=False"),
         ({"depth_residual_fn": torch.sub}, "a depth_residual_fn"),
         ({"residual_mix_constraint_fn": torch.softmax}, "a residual_mix_constraint_fn"),
-        ({"branch": nn.ReLU(), "forward_method_names": ("extra_repr",)}, "forward_method_names"),
+        ({"branch": Own.Telling(), "forward_method_names": ("tell",)}, "forward_method_names"),
     ],
 )
 def test_what_of_theirs_has_no_counterpart(package, options, reason):

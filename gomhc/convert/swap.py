@@ -2,8 +2,9 @@
 
 Note [Their connections]
     DeepSeek-V4 (`transformers`) is `HyperConnection` with the mixer mhc, epsilons of its own and
-    other names: rows of `fn` are in the order pre, post, comb, and `comb` is H_resᵀ, as it is summed
-    over its first stream axis. It divides rows of H_resᵀ first, so columns of H_res, as we do.
+    other names: rows of `fn` are in the order pre, post, comb, and `comb` is H_resᵀ, as it is
+    summed over its first stream axis. Rows of `comb` are divided first, which are columns of H_res,
+    as we do it.
 
     mHC (`hyper-connections`) differs in three ways. It norms every stream by itself, with a gain:
     streams that are normed so have a common root mean square of 1, so our norm leaves them as they
@@ -184,7 +185,9 @@ def _of_mhc(module: Any) -> _Weights:
         "forward_method_names": bool(module.forward_method_names),
     }
     if any(unknown.values()):
-        raise _CannotReplaceError("it has " + ", ".join(key for key, is_so in unknown.items() if is_so))
+        raise _CannotReplaceError(
+            "it has " + ", ".join(key for key, is_so in unknown.items() if is_so)
+        )
     gain = module.norm.gamma + 1
     read, *mixed = (gain * row for row in module.dynamic_alpha_fn[0].T)
     parts = torch.stack(mixed), read[None], gain * module.dynamic_beta_fn[None]
@@ -267,7 +270,7 @@ def replace_mixers(
 
     Raises:
         TypeError: if the model is no module, or the mixer has no such option.
-        ValueError: if there is no connection, or one cannot be replaced: then all of them are named,
+        ValueError: if there is no connection, or one cannot be replaced: then all such are named,
             and nothing is changed; if the mixer does not allow their number of streams.
         RuntimeError: if the backend is "fused" and there is no compiled code for the mixer, as for
             mhc with DeepSeek-V4's eps.
