@@ -414,6 +414,15 @@ def test_dropout_of_the_streams_stays(package, generator):
     torch.testing.assert_close(ours.eval()(X), theirs.eval()(X), rtol=1e-5, atol=1e-5)
 
 
+def test_a_branch_keeps_its_mode(package):
+    branch = nn.Dropout().eval()
+    theirs = package.mHC(D, dim=C, branch=branch)
+    theirs.branch.eval()
+    ours = replace_mixers(theirs, "go-mhc")
+    assert ours.branch is branch and not branch.training
+    assert ours.training and ours.connection.training and ours.dropout.training
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [

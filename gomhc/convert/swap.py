@@ -37,9 +37,9 @@ __all__ = ["DeepseekV4Mixing", "ManifoldConstrainedMixing", "replace_mixers"]
 def _matrices(connection: HyperConnection, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """H_res, H_pre and H_post in float32 or wider, whatever the dtypes of weights and streams."""
     wide = torch.promote_types(X.dtype, torch.float32)
-    weights = (x.to(wide) for x in (connection.weight, connection.bias, connection.alpha))
+    weight, bias, alpha = (x.to(wide) for x in connection.parameters(recurse=False))
     epsilons = connection.norm_eps, connection.read_eps
-    return matrices(X.to(wide), *weights, connection.mixer, *epsilons)
+    return matrices(X.to(wide), weight, bias, alpha, connection.mixer, *epsilons)
 
 
 class DeepseekV4Mixing(nn.Module):
@@ -172,6 +172,7 @@ def _of_deepseek(module: Any) -> _Weights:
 def _of_mhc(module: Any) -> _Weights:
     d, constraint = module.num_residual_streams, module.residual_mix_constraint_fn
     name = getattr(getattr(constraint, "func", None), "__name__", None)
+    sinkhorn = name in ("sinkhorn_knopps", "log_domain_sinkhorn_knopps")
     unknown = {
         "num_fracs > 1": module.num_fracs > 1,
         "num_input_views > 1": module.num_input_views > 1,
@@ -180,14 +181,12 @@ def _of_mhc(module: Any) -> _Weights:
         "a residual_transform": type(module.residual_transform) is not nn.Identity,
         "add_branch_out_to_residual=False": not module.add_branch_out_to_residual,
         "a depth_residual_fn": getattr(module.depth_residual_fn, "__name__", None) != "add",
-        "a residual_mix_constraint_fn": name
-        not in ("sinkhorn_knopps", "log_domain_sinkhorn_knopps"),
+        "a residual_mix_constraint_fn": not sinkhorn,
         "forward_method_names": bool(module.forward_method_names),
     }
-    if any(unknown.values()):
-        raise _CannotReplaceError(
-            "it has " + ", ".join(key for key, is_so in unknown.items() if is_so)
-        )
+    present = [option for option, is_present in unknown.items() if is_present]
+    if present:
+        raise _CannotReplaceError(f"it has {', '.join(present)}")
     gain = module.norm.gamma + 1
     read, *mixed = (gain * row for row in module.dynamic_alpha_fn[0].T)
     parts = torch.stack(mixed), read[None], gain * module.dynamic_beta_fn[None]
@@ -196,12 +195,12 @@ def _of_mhc(module: Any) -> _Weights:
     static = module.static_alpha
     bias = torch.cat([static[:, 1:].flatten(), static[:, 0], module.static_beta])
     alpha = torch.cat([module.residual_scale, module.pre_branch_scale, module.h_post_scale[None]])
-    sinkhorn = {"iterations": constraint.keywords["iters"]}
+    iterations = {"iterations": constraint.keywords["iters"]}
 
     def place(connection: HyperConnection) -> nn.Module:
         return ManifoldConstrainedMixing(connection, module.branch, module.dropout)
 
-    return _Weights(d, weight, bias, alpha, sinkhorn, {}, place)
+    return _Weights(d, weight, bias, alpha, iterations, {}, place)
 
 
 KNOWN: dict[str, Callable[[Any], _Weights]] = {
@@ -292,7 +291,8 @@ def replace_mixers(
         given = {**weights.sinkhorn, **options} if mixer == "mhc" else options
         connection = _connection(weights, mixer, given, backend, off_diagonal_mass, generator)
         connection.requires_grad_(any(x.requires_grad for x in module.parameters(recurse=False)))
-        new[module] = weights.place(connection).train(module.training)
+        new[module] = weights.place(connection.train(module.training))
+        new[module].training = module.training  # its branch keeps a mode of its own
     if obstacles:
         raise ValueError(f"expected connections that can be replaced, got {'; '.join(obstacles)}")
     if not new:
@@ -320,9 +320,9 @@ def _connection(
     # A mixer's tables stay where they are on "meta", whose weights are to be loaded.
     with torch.device("meta") if where.type == "meta" else nullcontext():
         mixer = make_mixer(name, d, backend=backend, **options)
-        start: dict[str, Any] = {"off_diagonal_mass": off_diagonal_mass, "generator": generator}
-        epsilons = weights.epsilons
-        connection = HyperConnection(width // d, nn.Identity(), mixer, **start, **epsilons)
+        start = {"off_diagonal_mass": off_diagonal_mass, "generator": generator}
+        choices: dict[str, Any] = {**start, **weights.epsilons}
+        connection = HyperConnection(width // d, nn.Identity(), mixer, **choices)
     connection.to(weights.weight.dtype)
     if where.type != "meta":
         connection.to(where)
