@@ -38,7 +38,7 @@ LIBRARY = [
     {"gomhc.spectra.search", "gomhc.stream_mixing.fits"},
     {"gomhc.spectra", "gomhc.stream_mixing", "gomhc.weight_decay"},
     {"gomhc"},
-    {"gomhc.convert.layouts"},
+    {"gomhc.convert.layouts", "gomhc.convert.swap"},
     {"gomhc.convert.blocks"},
     {"gomhc.convert.stacks"},
     {"gomhc.convert.streams"},
