@@ -19,7 +19,8 @@ from gomhc.stream_mixing import corrected_problem, fit, steps_to
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted((ROOT / "book").glob("*.md"))
-CODE = [ROOT / "book" / name for name in ("tour.md", "faq.md", "use-it.md")] + [ROOT / "README.md"]
+CODE = [ROOT / "book" / f"{name}.md" for name in ("tour", "faq", "use-it", "recipes")]
+CODE.append(ROOT / "README.md")
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

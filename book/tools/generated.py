@@ -46,8 +46,8 @@ def part(name: str, root: Path) -> str:
 
     Args:
         name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
-            `answer-…` for what `gomhc.companion.claims.answer` says, `mixers-keep` and
-            `mixers-cost` for the tables of all mixers, `timings` for how long chapters take,
+            `answer-…` for what `gomhc.companion.claims.answer` says, `mixers-keep`, `mixers-cost`
+            and `mixers-speed` for the tables of all mixers, `timings` for how long chapters take,
             `citation`, `bibtex` and `contributing` for what the project's files say.
         root: The project.
 
@@ -66,7 +66,8 @@ def part(name: str, root: Path) -> str:
     if name.startswith("mixers-"):
         from gomhc.companion import overview
 
-        return {"keep": overview.keeps, "cost": overview.costs}[name.removeprefix("mixers-")]()
+        tables = {"keep": overview.keeps, "cost": overview.costs, "speed": overview.speeds}
+        return tables[name.removeprefix("mixers-")]()
     from gomhc.companion.claims import answer, ledger, ledger_summary, ledger_table  # takes seconds
 
     if name.startswith("answer-"):

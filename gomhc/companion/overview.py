@@ -1,4 +1,4 @@
-"""Which mixer? What each keeps, reaches and costs, from stored records."""
+"""Which mixer? What each keeps, reaches and costs, alone and in a model, from stored records."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,7 +8,7 @@ from gomhc.companion.claims.base import GO, number
 from gomhc.companion.studies import mixer
 from gomhc.companion.studies.polytope import REACHED
 
-__all__ = ["costs", "keeps"]
+__all__ = ["costs", "keeps", "speeds"]
 
 D = 4  # number of streams of the tables
 MIXERS = (
@@ -95,6 +95,28 @@ def costs() -> str:
         cells += [_over(flops, label, d) for d in ("4", "16")]
         cells += [_over(seconds, label, d) for d in ("4", "16")]
         lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def speeds() -> str:
+    """Tokens a second of models with streams, as shares of the plain residual's.
+
+    Returns:
+        A MyST Markdown table, a row a mixer and a column a size.
+
+    Raises:
+        FileNotFoundError: if the record of the benchmark is not shipped.
+    """
+    models = records.shipped("benchmarks/layer-cpu").metrics["models"]
+    sizes = {key.removesuffix(", eager"): t for key, t in models.items() if key.endswith(", eager")}
+    lines = [
+        f"| mixer | {' | '.join(f'`{size}`' for size in sizes)} |",
+        "| :-- " + "| --: " * len(sizes) + "|",
+    ]
+    for label in dict.fromkeys(label for table in sizes.values() for label in table):
+        shares = (table.get(label) for table in sizes.values())
+        cells = ["–" if share is None else f"{share['relative']:.2f}" for share in shares]
+        lines.append(f"| {' | '.join([f'`{label}`', *cells])} |")
     return "\n".join(lines) + "\n"
 
 
