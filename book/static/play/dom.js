@@ -1,0 +1,76 @@
+// Elements, the controls made of them, and numbers in words.
+
+const SVG = "http://www.w3.org/2000/svg";
+
+function fitted(element, attributes, children) {
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+    else if (value !== false) element.setAttribute(name, value === true ? "" : value);
+  }
+  element.append(...children);
+  return element;
+}
+
+/** An HTML element with attributes, `on…` listeners and children. */
+export const html = (tag, attributes = {}, ...children) =>
+  fitted(document.createElement(tag), attributes, children);
+
+/** The same in SVG. */
+export const svg = (tag, attributes = {}, ...children) =>
+  fitted(document.createElementNS(SVG, tag), attributes, children);
+
+/** Set attributes. */
+export const put = (element, attributes) => fitted(element, attributes, []);
+
+/** A picture that says in words what it shows. */
+export const picture = (width, height, ...children) =>
+  svg("svg", { viewBox: `0 0 ${width} ${height}`, role: "img" }, ...children);
+
+/** `points` for a polyline. */
+export const line = (points) => points.map(([x, y]) => `${x.toFixed(2)},${y.toFixed(2)}`).join(" ");
+
+/** A part of the page under a heading of its own. */
+export const card = (title, ...children) =>
+  html("section", { class: "play-card" }, html("h3", {}, title), ...children);
+
+export const button = (text, act, attributes = {}) =>
+  html("button", { type: "button", onclick: act, ...attributes }, text);
+
+/** A slider with its name and number: { element, set(value), enable(whether) }. */
+export function slider({ name, min, max, step, act, say = String }) {
+  const input = html("input", { type: "range", min, max, step, autocomplete: "off" });
+  const output = html("output");
+  const show = (value) => {
+    output.textContent = say(value);
+    input.setAttribute("aria-valuetext", say(value));
+  };
+  input.addEventListener("input", () => {
+    show(input.valueAsNumber);
+    act(input.valueAsNumber);
+  });
+  const set = (value) => {
+    input.value = value;
+    show(value);
+  };
+  const enable = (whether) => { input.disabled = !whether; };
+  return { element: html("label", { class: "play-slider" }, html("span", {}, name), input, output), set, enable };
+}
+
+/** A list to choose from, value → title: { element, set(value), allow(values) }. */
+export function choice({ name, options, act }) {
+  const items = Object.entries(options).map(([value, title]) => html("option", { value }, title));
+  const select = html("select", { onchange: () => act(select.value), autocomplete: "off" }, ...items);
+  return {
+    element: html("label", { class: "play-choice" }, html("span", {}, name), select),
+    set: (value) => { select.value = value; },
+    allow: (values) => { for (const item of items) item.disabled = !values.includes(item.value); },
+  };
+}
+
+/** A number in a few characters: 0.123, −1.2, 3.4e−7, beyond 10⁴ 1.2e+5. */
+export function brief(x, digits = 3) {
+  if (x === 0) return "0";
+  const size = Math.abs(x);
+  const text = size >= 1e4 || size < 0.5 * 10 ** -digits ? x.toExponential(1) : x.toFixed(digits);
+  return text.replaceAll("-", "−");
+}

@@ -1,0 +1,56 @@
+// θ: a pad, the places to put it at once, and a slider for each of its first numbers.
+import { brief, button, card, html, slider } from "./dom.js";
+import { METHODS, makeMixer } from "./mixers.js";
+import { pad } from "./pad.js";
+import { normals } from "./random.js";
+import { wander } from "./scene.js";
+
+const SLIDERS = 16;
+
+/** The view: { element, draw(scene) }; `act(θ)` is told what θ is to be, `redraw()` to look again. */
+export function thetaView(act, redraw) {
+  const normal = normals(11);
+  const surface = pad(act);
+  const list = html("div", { class: "play-numbers" });
+  const count = html("p", { class: "play-note" });
+  let shown;
+  let made = "";
+  let sliders = [];
+
+  const mixer = () => makeMixer(shown.method, shown);
+  const places = {
+    "θ = 0": () => Array(shown.theta.length).fill(0),
+    "near I": () => mixer().start(normal),
+    "at random": () => wander(shown.method, mixer(), 0)
+      .map((x) => x + METHODS[shown.method].wander * normal()),
+  };
+  const buttons = Object.entries(places).map(([name, make]) => button(name, () => act(make())));
+  buttons.push(button("other directions", () => {
+    surface.renew();
+    redraw();
+  }));
+
+  function lay({ theta }, reach) {
+    sliders = theta.slice(0, SLIDERS).map((_, k) => slider({
+      name: `θ${k + 1}`, min: -reach, max: reach, step: reach / 200, say: (value) => brief(value, 2),
+      act: (value) => act(shown.theta.map((x, m) => (m === k ? value : x))),
+    }));
+    list.replaceChildren(...sliders.map((one) => one.element));
+    count.textContent = theta.length > SLIDERS
+      ? `The first ${SLIDERS} of ${theta.length} numbers; the pad moves all of them.`
+      : `${theta.length === 1 ? "1 number" : `${theta.length} numbers`} in all.`;
+  }
+
+  function draw(scene) {
+    shown = scene;
+    const { reach } = METHODS[scene.method];
+    const layout = `${scene.method} ${scene.theta.length}`;
+    if (layout !== made) lay(scene, reach);
+    made = layout;
+    surface.draw(scene, reach);
+    sliders.forEach((one, k) => one.set(scene.theta[k]));
+  }
+  const element = card("θ, to be dragged", surface.element,
+    html("div", { class: "play-buttons" }, ...buttons), count, list);
+  return { element, draw };
+}
