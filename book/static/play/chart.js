@@ -4,7 +4,7 @@ import { line, picture, put, svg } from "./dom.js";
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 190, 42, 8, 10, 30];
 const TICKS = 5;
 
-/** A chart: { element, draw({ curves: [{ values, color, dash }], length, floor, words }) }. */
+/** A chart: { element, draw({ curves: [{ values, color, dash }], first, length, floor, words }) }. */
 export function chart(below) {
   const grid = Array.from({ length: TICKS }, () => svg("line", { class: "play-grid" }));
   const marks = Array.from({ length: TICKS }, () => svg("text", { "text-anchor": "end" }));
@@ -18,15 +18,15 @@ export function chart(below) {
     const exponents = shown.flatMap(({ values }) => values)
       .filter((x) => x > 0 && x < Infinity).map(Math.log10);
     const low = Math.floor(Math.max(Math.log10(floor), Math.min(-1, ...exponents)));
-    const high = Math.max(Math.ceil(Math.max(0, ...exponents)), low + 1);
+    const high = Math.max(Math.ceil(Math.max(0, ...exponents) - 1e-9), low + 1); // 1 to rounding is 1
     const step = Math.ceil((high - low) / (TICKS - 1));
     const x = (k) => LEFT + ((WIDTH - LEFT - RIGHT) * k) / Math.max(length - 1, 1);
     const y = (exponent) =>
       HEIGHT - BOTTOM - ((HEIGHT - TOP - BOTTOM) * (exponent - low)) / (high - low);
 
     for (let tick = 0; tick < TICKS; tick++) {
-      const exponent = low + tick * step;
-      const visible = exponent <= high ? "visible" : "hidden";
+      const exponent = high - tick * step;
+      const visible = exponent >= low ? "visible" : "hidden";
       const at = y(exponent);
       put(grid[tick], { x1: LEFT, x2: WIDTH - RIGHT, y1: at, y2: at, visibility: visible });
       put(marks[tick], { x: LEFT - 5, y: at + 4, visibility: visible });

@@ -31,7 +31,7 @@ export const line = (points) => points.map(([x, y]) => `${x.toFixed(2)},${y.toFi
 
 /** A part of the page under a heading of its own. */
 export const card = (title, ...children) =>
-  html("section", { class: "play-card" }, html("h3", {}, title), ...children);
+  html("section", { class: "play-card" }, html("h2", {}, title), ...children);
 
 export const button = (text, act, attributes = {}) =>
   html("button", { type: "button", onclick: act, ...attributes }, text);
@@ -53,7 +53,8 @@ export function slider({ name, min, max, step, act, say = String }) {
     show(value);
   };
   const enable = (whether) => { input.disabled = !whether; };
-  return { element: html("label", { class: "play-slider" }, html("span", {}, name), input, output), set, enable };
+  const element = html("label", { class: "play-slider" }, html("span", {}, name), input, output);
+  return { element, set, enable };
 }
 
 /** A list to choose from, value → title: { element, set(value), allow(values) }. */
@@ -66,6 +67,10 @@ export function choice({ name, options, act }) {
     allow: (values) => { for (const item of items) item.disabled = !values.includes(item.value); },
   };
 }
+
+/** A number with so many digits after the point, and no sign before a zero. */
+export const fixed = (x, digits) =>
+  x.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
 
 /** A number in a few characters: 0.123, −1.2, 3.4e−7, beyond 10⁴ 1.2e+5. */
 export function brief(x, digits = 3) {

@@ -59,7 +59,7 @@ function product(d, factor) {
   };
 }
 
-const ANGLES = { reach: 2, wander: 0.5 };
+const ANGLES = { reach: 2, wander: 0.2 };
 const LOGITS = { reach: 6, wander: 1.5 };
 const ENTRIES = { reach: 1.5, wander: 0.2 };
 

@@ -6,7 +6,7 @@ import { placeView } from "./place.js";
 import { planeView } from "./plane.js";
 import { raceView } from "./race.js";
 import { normals } from "./random.js";
-import { FIRST, LONGEST, look, wander } from "./scene.js";
+import { first, LONGEST, look, wander } from "./scene.js";
 import { STOPS } from "./stops.js";
 import { thetaView } from "./theta.js";
 import { threadsView } from "./threads.js";
@@ -16,8 +16,7 @@ const SIZES = ["method", "d", "s"]; // with one of these θ becomes another
 /** Put the live page before a figure, which stays for print. */
 export function mount(figure) {
   const still = matchMedia("(prefers-reduced-motion: reduce)");
-  let state = { ...FIRST };
-  state.theta = wander(state.method, makeMixer(state.method, state));
+  let state = first();
   let awaited = false;
 
   /** Ask for a frame, one at a time. */
@@ -32,7 +31,7 @@ export function mount(figure) {
     race.stop();
     const resized = SIZES.some((name) => name in changes && changes[name] !== state[name]);
     state = { ...state, ...changes };
-    if (!methodsOf(state.d).includes(state.method)) state.method = FIRST.method;
+    if (!methodsOf(state.d).includes(state.method)) state.method = first().method;
     if (resized && !changes.theta) state.theta = wander(state.method, makeMixer(state.method, state));
     wake();
   }

@@ -1,10 +1,12 @@
 // Where H lies: its projection onto the circulants with sum 1.
-import { brief, card, html, line, picture, put, svg } from "./dom.js";
+import { card, fixed, html, line, picture, put, svg } from "./dom.js";
 import { CORNERS, deltoid, shadow, toDrawing } from "./geometry.js";
 
 const [WIDTH, HEIGHT, SCALE] = [340, 260, 210];
 const TRAIL = 240; // points
 const NAMES = ["I", "Z", "Z²", "Z³"];
+const KEY = "Dot: H, projected at right angles onto the mixtures of the shifts I, Z, …; all doubly "
+  + "stochastic matrices fall inside. Ring: the target.";
 const PLANE = { 2: "segment from I to Z", 3: "triangle of I, Z, Z²", 4: "tetrahedron of I, Z, Z², Z³" };
 
 /** The view: { element, draw(scene) }. */
@@ -16,6 +18,7 @@ export function placeView() {
   const dot = svg("circle", { r: 7, class: "play-dot" });
   const element = picture(WIDTH, HEIGHT, frame, trail, drop, goal, dot);
   const note = html("p", { class: "play-note" });
+  const key = html("p", { class: "play-note" });
   let drawn = "";
   let past = [];
   let centre = [0, 0];
@@ -40,6 +43,7 @@ export function placeView() {
         sides.push(svg("polyline", { class: "play-side", points: line([at(unit(k)), at(unit(m))]) }));
       }
     }
+    key.textContent = curve ? `${KEY} Orange curve: what s = 1 reaches of them.` : KEY;
     const names = corners.map((_, k) => {
       const [x, y] = at(unit(k));
       const [dx, dy] = [x - WIDTH / 2, y - HEIGHT / 2];
@@ -51,7 +55,7 @@ export function placeView() {
     past = [];
   }
 
-  function draw({ d, s, method, weights, goal: aim, off, target }) {
+  function draw({ d, s, method, weights, goal: aim, off }) {
     const layout = `${method} ${d} ${s}`;
     if (layout !== drawn) lay(d, d === 3 && method === "go-mhc");
     drawn = layout;
@@ -61,17 +65,13 @@ export function placeView() {
     put(dot, { cx: x, cy: y });
     const [a, b] = at(aim);
     put(goal, { cx: a, cy: b });
-    goal.dataset.target = target;
     const [u, v] = at(d === 4 ? shadow(weights) : weights);
     put(drop, { x1: x, y1: y, x2: u, y2: v });
-    const shares = weights.map((w, k) => `${brief(w, 2)} ${NAMES[k]}`).join(" + ").replaceAll("+ −", "− ");
+    const shares = weights.map((w, k) => `${fixed(w, 2)} ${NAMES[k]}`).join(" + ").replaceAll("+ −", "− ");
     note.textContent = off < 5e-4
       ? `H = ${shares}, in the ${PLANE[d]}.`
-      : `Nearest in the ${PLANE[d]}: ${shares}. H is ${brief(off, 2)} away from it.`;
+      : `Nearest in the ${PLANE[d]}: ${shares}. H is ${fixed(off, 2)} away from it.`;
     put(element, { "aria-label": `Where H lies. ${note.textContent}` });
   }
-  const key = html("p", { class: "play-note" },
-    "Dot: H, projected at right angles onto the mixtures of cyclic shifts Z; the whole polytope falls "
-    + "inside. Ring: the target. Orange curve: what s = 1 reaches of them.");
   return { element: card("Where it lies", element, note, key), draw };
 }

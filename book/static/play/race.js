@@ -1,6 +1,6 @@
 // Training: the method shown, from its θ, beside others from their starts near I.
 import { chart } from "./chart.js";
-import { brief, button, card, choice, html, put, slider, svg } from "./dom.js";
+import { brief, button, card, choice, html, slider, svg } from "./dom.js";
 import { TARGETS } from "./geometry.js";
 import { METHODS, makeMixer, methodsOf } from "./mixers.js";
 import { normals } from "./random.js";
@@ -15,7 +15,7 @@ const RIVALS = ["mhc", "kromhc", "go-mhc", "transport"]; // ticked at first
  */
 export function raceView(act, wake, calm) {
   const curves = chart("steps");
-  const verdict = html("p", { class: "play-note", role: "status" });
+  const verdict = html("p", { class: "play-note", role: "status" }, "Nothing trained yet.");
   let shown;
   let fits = {};
   let left = 0;
@@ -95,12 +95,13 @@ export function raceView(act, wake, calm) {
       first: "1", length: STEPS, floor: 1e-12,
       words: `Loss over ${STEPS} steps of training. ${verdict.textContent}`,
     });
-    put(go, { "aria-pressed": String(left > 0) });
   }
   const key = html("p", { class: "play-note" },
     "Adam on the loss ‖H(θ) − T‖². The method chosen above starts at the θ shown, its line is solid; the others start near I.");
   const list = html("div", { class: "play-rivals", role: "group", "aria-label": "Methods to train" },
     ...Object.values(rows));
-  const element = card("Training", target.element, rate.element, go, curves.element, list, verdict, key);
+  const element = card("Training", target.element, rate.element, go, verdict, key,
+    html("div", { class: "play-halves" }, curves.element, list));
+  element.classList.add("play-wide");
   return { element, draw, train, stop, advance, running: () => left > 0 };
 }

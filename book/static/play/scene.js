@@ -8,8 +8,8 @@ import { composites, gains } from "./stack.js";
 
 export const LONGEST = 48; // layers
 
-/** What the page shows at first. */
-export const FIRST = {
+/** What the controls say at first. */
+const FIRST = {
   method: "go-mhc", d: 3, s: 2, iterations: 20, depth: 16, spread: 0, target: "halfway", rate: 0.05,
 };
 
@@ -19,6 +19,10 @@ export function wander(method, mixer, scale = 1) {
   return Array.from({ length: mixer.size }, (_, k) =>
     (mixer.centre?.[k] ?? 0) + size * Math.sin(2 * k + 1));
 }
+
+/** The state at first. */
+export const first = () =>
+  ({ ...FIRST, theta: wander(FIRST.method, makeMixer(FIRST.method, FIRST)) });
 
 /** Layers alike but for a part of each layer's own, `spread` times normal numbers. */
 function layersOf({ theta, depth, spread, method }, mixer, H) {

@@ -12,7 +12,7 @@ export function thetaView(act, redraw) {
   const normal = normals(11);
   const surface = pad(act);
   const list = html("div", { class: "play-numbers" });
-  const count = html("p", { class: "play-note" });
+  const count = html("summary");
   let shown;
   let made = "";
   let sliders = [];
@@ -22,7 +22,7 @@ export function thetaView(act, redraw) {
     "θ = 0": () => Array(shown.theta.length).fill(0),
     "near I": () => mixer().start(normal),
     "at random": () => wander(shown.method, mixer(), 0)
-      .map((x) => x + METHODS[shown.method].wander * normal()),
+      .map((x) => x + 2 * METHODS[shown.method].wander * normal()),
   };
   const buttons = Object.entries(places).map(([name, make]) => button(name, () => act(make())));
   buttons.push(button("other directions", () => {
@@ -37,8 +37,8 @@ export function thetaView(act, redraw) {
     }));
     list.replaceChildren(...sliders.map((one) => one.element));
     count.textContent = theta.length > SLIDERS
-      ? `The first ${SLIDERS} of ${theta.length} numbers; the pad moves all of them.`
-      : `${theta.length === 1 ? "1 number" : `${theta.length} numbers`} in all.`;
+      ? `One by one: the first ${SLIDERS} of ${theta.length} numbers`
+      : `One by one: ${theta.length === 1 ? "the only number" : `all ${theta.length} numbers`}`;
   }
 
   function draw(scene) {
@@ -51,6 +51,8 @@ export function thetaView(act, redraw) {
     sliders.forEach((one, k) => one.set(scene.theta[k]));
   }
   const element = card("θ, to be dragged", surface.element,
-    html("div", { class: "play-buttons" }, ...buttons), count, list);
+    html("div", { class: "play-buttons" }, ...buttons),
+    html("details", { class: "play-details", open: matchMedia("(min-width: 700px)").matches }, count, list));
+  element.classList.add("play-tall");
   return { element, draw };
 }

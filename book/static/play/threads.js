@@ -6,6 +6,9 @@ import { LONGEST } from "./scene.js";
 const [WIDTH, HEIGHT, HIGHEST] = [340, 150, 1.35];
 const STREAMS = [[230, 159, 0], [0, 114, 178], [0, 158, 115], [204, 121, 167]];
 const GAINS = { forward: "#0072B2", backward: "#D55E00", smallest: "#009E73" };
+const TITLES = {
+  forward: "gain forward", backward: "gain backward", smallest: "smallest singular value",
+};
 const DASHES = { backward: "6 3", smallest: "2 3" };
 
 /** The colour of a stream made of others with these weights. */
@@ -21,13 +24,12 @@ export function threadsView() {
   const pieces = STREAMS.map(() => Array.from({ length: LONGEST }, () => svg("line")));
   const threads = picture(WIDTH, HEIGHT, svg("g", { class: "play-threads" }, ...pieces.flat()));
   const curves = chart("layers");
-  const parts = Object.fromEntries(Object.keys(GAINS).map((name) => [name, html("output")]));
-  const titles = { forward: "gain forward", backward: "gain backward", smallest: "smallest singular value" };
+  const outputs = Object.fromEntries(Object.keys(GAINS).map((name) => [name, html("output")]));
   const legend = html("dl", { class: "play-legend" }, ...Object.keys(GAINS).map((name) => {
     const swatch = svg("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" },
       svg("line", { x1: 0, x2: 24, y1: 4, y2: 4, "stroke-dasharray": DASHES[name] ?? "none" }));
     swatch.style.setProperty("--ink", GAINS[name]);
-    return html("div", {}, html("dt", {}, swatch, titles[name]), html("dd", {}, parts[name]));
+    return html("div", {}, html("dt", {}, swatch, TITLES[name]), html("dd", {}, outputs[name]));
   }));
 
   /** Stream j enters at the height of its own, one of d between 1 and −1. */
@@ -42,11 +44,11 @@ export function threadsView() {
       let before = entry[i];
       thread.forEach((piece, layer) => {
         if (i >= d || layer >= depth) return put(piece, { visibility: "hidden" });
-        const weights = products[layer][i];
-        const after = weights.reduce((sum, w, j) => sum + w * entry[j], 0);
+        const after = products[layer][i].reduce((sum, w, j) => sum + w * entry[j], 0);
+        const parts = layer ? products[layer - 1][i] : entry.map((_, j) => (i === j ? 1 : 0));
         put(piece, {
           x1: x(layer), x2: x(layer + 1), y1: y(before), y2: y(after),
-          stroke: blend(weights), visibility: "visible",
+          stroke: blend(parts), visibility: "visible",
         });
         before = after;
         return piece;
@@ -57,8 +59,8 @@ export function threadsView() {
   function draw({ d, depth, products, gains }) {
     weave(products, d, depth);
     const last = gains.at(-1);
-    for (const name of Object.keys(GAINS)) parts[name].textContent = brief(last[name]);
-    const told = Object.keys(GAINS).map((name) => `${titles[name]} ${brief(last[name])}`).join(", ");
+    for (const name of Object.keys(GAINS)) outputs[name].textContent = brief(last[name]);
+    const told = Object.keys(GAINS).map((name) => `${TITLES[name]} ${brief(last[name])}`).join(", ");
     put(threads, { "aria-label": `${d} streams through ${depth} layers. ${told}.` });
     curves.draw({
       curves: Object.keys(GAINS).map((name) => ({
@@ -68,7 +70,7 @@ export function threadsView() {
     });
   }
   const key = html("p", { class: "play-note" },
-    "A thread is a stream, from the first layer to the last. Its colour says of which streams it is made: threads of one "
-    + "colour have become the same.");
+    "A thread is a stream, from the first layer to the last. Its colour says of which streams it "
+    + "is made: threads of one colour have become the same.");
   return { element: card("A stack of such layers", threads, key, curves.element, legend), draw };
 }
