@@ -432,7 +432,7 @@ def test_the_pad_moves_theta_along_two_directions(player):
     assert float(dot.get_attribute("cy")) == pytest.approx(0.3 * 240, abs=2)
     assert np.abs(player.matrix() - before)[:3, :3].max() > 0.01
 
-    player.page.get_by_label("upwards").press("ArrowUp")
+    player.page.get_by_label("upwards", exact=True).press("ArrowUp")
     player.settle()
     assert float(dot.get_attribute("cy")) < 0.3 * 240
 
@@ -456,12 +456,12 @@ def test_touch_drags_the_pad(browser, site):
 def test_every_method_can_be_played_at_every_order(player, method):
     page = player.page
     for d in ("4", "3", "2"):
-        page.get_by_label("Streams d").select_option(d)
+        page.get_by_label("Streams d", exact=True).select_option(d)
         player.settle()
-        option = page.get_by_label("Method").locator(f"option[value='{method}']")
+        option = page.get_by_label("Method", exact=True).locator(f"option[value='{method}']")
         if option.is_disabled():
             continue
-        page.get_by_label("Method").select_option(method)
+        page.get_by_label("Method", exact=True).select_option(method)
         page.get_by_role("button", name="at random").click()
         player.settle()
         shown = player.matrix()
@@ -474,10 +474,10 @@ def test_every_method_can_be_played_at_every_order(player, method):
 
 def test_a_method_goes_where_its_order_is_not_allowed(player):
     player.stop("product")
-    expect(player.page.get_by_label("Method")).to_have_value("kromhc")
-    player.page.get_by_label("Streams d").select_option("3")
+    expect(player.page.get_by_label("Method", exact=True)).to_have_value("kromhc")
+    player.page.get_by_label("Streams d", exact=True).select_option("3")
     player.settle()
-    expect(player.page.get_by_label("Method")).to_have_value("go-mhc")
+    expect(player.page.get_by_label("Method", exact=True)).to_have_value("go-mhc")
     assert player.matrix().shape == (4, 4)
 
 
@@ -491,7 +491,7 @@ def test_stop_sinkhorn_after_one_step(player):
     assert np.abs(shown[4, :4] - 1).max() > 0.05
     assert player.page.locator(".play-off").count() >= 2
     assert player.outputs()["gain backward"] > 1.5
-    slider = player.page.get_by_label("Sinkhorn’s steps")
+    slider = player.page.get_by_label("Sinkhorn’s steps", exact=True)
     slider.focus()
     player.page.keyboard.press("End")
     player.settle()
@@ -506,8 +506,8 @@ def test_stop_without_constraints(player):
 def test_stop_with_a_target_out_of_reach(player):
     player.stop("out-of-reach")
     assert player.train()["go-mhc"] > 0.05
-    player.page.get_by_label("Block size s").select_option("2")
-    player.page.get_by_role("button", name="near I").click()
+    player.page.get_by_label("Block size s", exact=True).select_option("2")
+    player.page.get_by_role("button", name="near I", exact=True).click()
     player.settle()
     assert player.train()["go-mhc"] < 1e-4
 

@@ -7,7 +7,8 @@ exports.
 import re
 from pathlib import Path
 
-IMPORT = re.compile(r'^import (\{[\w\s,]*\}) from "\./([\w-]+\.js)";$', re.MULTILINE)
+NAMES = r"\{\s*\w+(?:,\s*\w+)*,?\s*\}"
+IMPORT = re.compile(rf'^import ({NAMES}) from "\./([\w-]+\.js)";$', re.MULTILINE)
 EXPORT = re.compile(r"^export ((?:const|function|class) (\w+))", re.MULTILINE)
 OTHER = re.compile(r"^(?:import|export)\b.*", re.MULTILINE)
 

@@ -38,7 +38,8 @@ export const button = (text, act, attributes = {}) =>
 
 /** A slider with its name and number: { element, set(value), enable(whether) }. */
 export function slider({ name, min, max, step, act, say = String }) {
-  const input = html("input", { type: "range", min, max, step, autocomplete: "off" });
+  const kind = { type: "range", autocomplete: "off", "aria-label": name };
+  const input = html("input", { ...kind, min, max, step });
   const output = html("output");
   const show = (value) => {
     output.textContent = say(value);
@@ -60,7 +61,8 @@ export function slider({ name, min, max, step, act, say = String }) {
 /** A list to choose from, value → title: { element, set(value), allow(values) }. */
 export function choice({ name, options, act }) {
   const items = Object.entries(options).map(([value, title]) => html("option", { value }, title));
-  const select = html("select", { onchange: () => act(select.value), autocomplete: "off" }, ...items);
+  const select = html("select", { autocomplete: "off", "aria-label": name }, ...items);
+  select.addEventListener("change", () => act(select.value));
   return {
     element: html("label", { class: "play-choice" }, html("span", {}, name), select),
     set: (value) => { select.value = value; },
