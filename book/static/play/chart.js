@@ -1,10 +1,10 @@
 // Curves over steps or layers, on a logarithmic axis.
-import { line, picture, put, svg } from "./dom.js";
+import { line, picture, put, svg, tell } from "./dom.js";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 190, 42, 8, 10, 30];
 const TICKS = 5;
 
-/** A chart: { element, draw({ curves: [{ values, color, dash }], first, length, floor, words }) }. */
+/** { element, draw({ curves: [{ values, color, dash }], first, length, floor, words }) }. */
 export function chart(below) {
   const grid = Array.from({ length: TICKS }, () => svg("line", { class: "play-grid" }));
   const marks = Array.from({ length: TICKS }, () => svg("text", { "text-anchor": "end" }));
@@ -18,7 +18,8 @@ export function chart(below) {
     const exponents = shown.flatMap(({ values }) => values)
       .filter((x) => x > 0 && x < Infinity).map(Math.log10);
     const low = Math.floor(Math.max(Math.log10(floor), Math.min(-1, ...exponents)));
-    const high = Math.max(Math.ceil(Math.max(0, ...exponents) - 1e-9), low + 1); // 1 to rounding is 1
+    const top = Math.max(0, ...exponents) - 1e-9; // a gain of 1 has its rounding
+    const high = Math.max(Math.ceil(top), low + 1);
     const step = Math.ceil((high - low) / (TICKS - 1));
     const x = (k) => LEFT + ((WIDTH - LEFT - RIGHT) * k) / Math.max(length - 1, 1);
     const y = (exponent) =>
@@ -30,7 +31,7 @@ export function chart(below) {
       const at = y(exponent);
       put(grid[tick], { x1: LEFT, x2: WIDTH - RIGHT, y1: at, y2: at, visibility: visible });
       put(marks[tick], { x: LEFT - 5, y: at + 4, visibility: visible });
-      marks[tick].textContent = exponent === 0 ? "1" : `1e${exponent}`.replace("-", "−");
+      tell(marks[tick], exponent === 0 ? "1" : `1e${exponent}`.replace("-", "−"));
     }
     while (lines.length < shown.length) {
       lines.push(svg("polyline", { fill: "none" }));
@@ -46,8 +47,8 @@ export function chart(below) {
       polyline.style.setProperty("--ink", curve.color);
       return put(polyline, { points: line(points), "stroke-dasharray": curve.dash ?? "none" });
     });
-    start.textContent = first;
-    end.textContent = `${length} ${below}`;
+    tell(start, first);
+    tell(end, `${length} ${below}`);
     put(element, { "aria-label": words });
   }
   return { element, draw };

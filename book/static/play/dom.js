@@ -19,8 +19,18 @@ export const html = (tag, attributes = {}, ...children) =>
 export const svg = (tag, attributes = {}, ...children) =>
   fitted(document.createElementNS(SVG, tag), attributes, children);
 
-/** Set attributes. */
-export const put = (element, attributes) => fitted(element, attributes, []);
+/** Set the attributes that have changed: what is set is laid out and painted again. */
+export function put(element, attributes) {
+  for (const [name, value] of Object.entries(attributes)) {
+    const text = typeof value === "number" ? value.toFixed(2) : value;
+    if (element.getAttribute(name) !== text) element.setAttribute(name, text);
+  }
+}
+
+/** Set the text, if it has changed. */
+export function tell(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
 
 /** A picture that says in words what it shows. */
 export const picture = (width, height, ...children) =>
@@ -42,8 +52,8 @@ export function slider({ name, min, max, step, act, say = String }) {
   const input = html("input", { ...kind, min, max, step });
   const output = html("output");
   const show = (value) => {
-    output.textContent = say(value);
-    input.setAttribute("aria-valuetext", say(value));
+    tell(output, say(value));
+    put(input, { "aria-valuetext": say(value) });
   };
   input.addEventListener("input", () => {
     show(input.valueAsNumber);

@@ -1,5 +1,5 @@
 // H_res as a table: its entries, and the sums of its rows and columns.
-import { brief, card, html } from "./dom.js";
+import { brief, card, html, put, tell } from "./dom.js";
 
 /** The view: { element, draw(scene) }. */
 export function entriesView() {
@@ -25,23 +25,23 @@ export function entriesView() {
   }
 
   function sum(cell, value) {
-    cell.textContent = brief(value, 4);
-    cell.className = Math.abs(value - 1) > 5e-5 ? "play-sum play-off" : "play-sum";
+    tell(cell, brief(value, 4));
+    put(cell, { class: Math.abs(value - 1) > 5e-5 ? "play-sum play-off" : "play-sum" });
   }
 
   function draw({ H, d, rows, columns, error: size }) {
     if (cells.length !== d + 1) lay(d);
     H.forEach((row, i) => row.forEach((entry, j) => {
-      cells[i][j].textContent = brief(entry);
+      tell(cells[i][j], brief(entry));
       const share = Math.min(Math.abs(entry), 1);
       cells[i][j].style.setProperty("--share", `${(45 * share).toFixed(1)}%`);
       cells[i][j].classList.toggle("play-negative", entry < 0);
     }));
     rows.forEach((value, i) => sum(cells[i][d], value));
     columns.forEach((value, j) => sum(cells[d][j], value));
-    error.textContent = size < 1e-12
+    tell(error, size < 1e-12
       ? "Every row and column sums to 1, to rounding."
-      : `A sum is off 1 by ${brief(size, 4)}.`;
+      : `A sum is off 1 by ${brief(size, 4)}.`);
   }
   return { element: card("The matrix H", table, error), draw };
 }

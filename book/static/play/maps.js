@@ -3,7 +3,7 @@
 // A map returns { value, pull }: pull takes the derivative of a loss by the value to that by what
 // went in. All derivatives are closed forms, written by hand.
 import {
-  identity, inner, inverse, matrix, multiply, permutationMatrix, permutations, plus, transpose,
+  inner, inverseOfOnePlus, matrix, multiply, permutationMatrix, permutations, plus, transpose,
 } from "./matrix.js";
 
 /** A matrix of `columns` columns out of a list, row by row. */
@@ -20,7 +20,7 @@ export function cayley(theta, n) {
       A[j][i] = -theta[k];
     }
   }
-  const half = inverse(plus(identity(n), A)); // (I + Q)/2
+  const half = inverseOfOnePlus(A); // (I + Q)/2
   const value = matrix(n, n, (i, j) => 2 * half[i][j] - (i === j ? 1 : 0));
   const pull = (slope) => {
     // ∂L/∂A = −½ (I + Q)ᵀ (∂L/∂Q) (I + Q)ᵀ, then its skew part.

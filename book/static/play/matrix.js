@@ -21,33 +21,37 @@ export const transpose = (M) => matrix(M[0].length, M.length, (i, j) => M[j][i])
 export function multiply(A, B) {
   const C = matrix(A.length, B[0].length, () => 0);
   for (let i = 0; i < A.length; i++) {
+    const sum = C[i];
     for (let k = 0; k < B.length; k++) {
       const factor = A[i][k];
-      for (let j = 0; j < B[0].length; j++) C[i][j] += factor * B[k][j];
+      const row = B[k];
+      for (let j = 0; j < row.length; j++) sum[j] += factor * row[j];
     }
   }
   return C;
 }
 
-/** M⁻¹, by elimination with row pivots on M beside the identity. */
-export function inverse(M) {
-  const n = M.length;
-  const rows = M.map((row, i) => [...row, ...identity(n)[i]]);
+/**
+ * (I + A)⁻¹ for a skew A, by Gauss and Jordan's elimination in place. All pivots are at least 1:
+ * what a step leaves is again I and a skew part, and a positive semidefinite part beside them.
+ */
+export function inverseOfOnePlus(A) {
+  const n = A.length;
+  const M = plus(identity(n), A);
   for (let k = 0; k < n; k++) {
-    let pivot = k;
-    for (let i = k + 1; i < n; i++) {
-      if (Math.abs(rows[i][k]) > Math.abs(rows[pivot][k])) pivot = i;
-    }
-    [rows[k], rows[pivot]] = [rows[pivot], rows[k]];
-    const scale = 1 / rows[k][k];
-    for (let j = k; j < 2 * n; j++) rows[k][j] *= scale;
+    const pivot = M[k];
+    const scale = 1 / pivot[k];
+    pivot[k] = 1;
+    for (let j = 0; j < n; j++) pivot[j] *= scale;
     for (let i = 0; i < n; i++) {
-      const factor = rows[i][k];
-      if (i === k || factor === 0) continue;
-      for (let j = k; j < 2 * n; j++) rows[i][j] -= factor * rows[k][j];
+      if (i === k) continue;
+      const row = M[i];
+      const factor = row[k];
+      row[k] = 0;
+      for (let j = 0; j < n; j++) row[j] -= factor * pivot[j];
     }
   }
-  return rows.map((row) => row.slice(n));
+  return M;
 }
 
 /** The sums of the rows of M. */

@@ -1,11 +1,11 @@
 // A pad over two directions of θ, and two sliders for the same with the keyboard.
-import { brief, html, picture, put, slider, svg } from "./dom.js";
+import { brief, html, line, picture, put, slider, svg } from "./dom.js";
 import { normals } from "./random.js";
 
 const [SIZE, MARGIN] = [240, 12];
 const dot = (a, b) => a.reduce((sum, x, k) => sum + x * b[k], 0);
 
-/** Two directions at right angles among `size` numbers, the second empty where there is one only. */
+/** Two directions at right angles among `size` numbers; the second is 0 where there is but one. */
 function directions(size, seed) {
   const normal = normals(seed);
   const draw = () => Array.from({ length: size }, normal);
@@ -27,10 +27,14 @@ export function pad(act) {
   let extent = 1;
 
   const knob = svg("circle", { r: 9, class: "play-dot" });
-  const cross = [[SIZE / 2, MARGIN, SIZE / 2, SIZE - MARGIN], [MARGIN, SIZE / 2, SIZE - MARGIN, SIZE / 2]]
-    .map(([x1, y1, x2, y2]) => svg("line", { x1, y1, x2, y2, class: "play-grid" }));
+  const ends = [MARGIN, SIZE - MARGIN];
+  const cross = [ends.map((x) => [x, SIZE / 2]), ends.map((y) => [SIZE / 2, y])]
+    .map((points) => svg("polyline", { points: line(points), class: "play-grid" }));
   const surface = picture(SIZE, SIZE, ...cross, knob);
-  put(surface, { class: "play-pad", "aria-label": "Pad: drag to move θ along two directions; two sliders below do the same" });
+  put(surface, {
+    class: "play-pad",
+    "aria-label": "Pad: drag to move θ along two directions; two sliders below do the same",
+  });
 
   /** Move θ so that it has these coordinates along the two directions. */
   function move(goal) {
@@ -88,6 +92,7 @@ export function pad(act) {
       one.enable(theta.length > k);
     });
   }
-  const element = html("div", { class: "play-drag" }, surface, ...sliders.map((one) => one.element));
+  const parts = [surface, ...sliders.map((one) => one.element)];
+  const element = html("div", { class: "play-drag" }, ...parts);
   return { element, renew, draw };
 }

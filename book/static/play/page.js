@@ -32,7 +32,9 @@ export function mount(figure) {
     const resized = SIZES.some((name) => name in changes && changes[name] !== state[name]);
     state = { ...state, ...changes };
     if (!methodsOf(state.d).includes(state.method)) state.method = first().method;
-    if (resized && !changes.theta) state.theta = wander(state.method, makeMixer(state.method, state));
+    if (resized && !changes.theta) {
+      state.theta = wander(state.method, makeMixer(state.method, state));
+    }
     wake();
   }
 
@@ -44,24 +46,37 @@ export function mount(figure) {
   }
 
   const numbers = (values) => Object.fromEntries(values.map((value) => [value, value]));
+  const titles = Object.entries(METHODS).map(([name, { title }]) => [name, title]);
   const controls = {
     method: choice({
-      name: "Method", act: (method) => change({ method }),
-      options: Object.fromEntries(Object.entries(METHODS).map(([name, { title }]) => [name, title])),
+      name: "Method", options: Object.fromEntries(titles),
+      act: (method) => change({ method }),
     }),
-    d: choice({ name: "Streams d", options: numbers([2, 3, 4]), act: (d) => change({ d: Number(d) }) }),
-    s: choice({ name: "Block size s", options: numbers([1, 2, 3, 4]), act: (s) => change({ s: Number(s) }) }),
+    d: choice({
+      name: "Streams d", options: numbers([2, 3, 4]),
+      act: (d) => change({ d: Number(d) }),
+    }),
+    s: choice({
+      name: "Block size s", options: numbers([1, 2, 3, 4]),
+      act: (s) => change({ s: Number(s) }),
+    }),
     iterations: slider({
-      name: "Sinkhorn’s steps", min: 1, max: 20, step: 1, act: (iterations) => change({ iterations }),
+      name: "Sinkhorn’s steps", min: 1, max: 20, step: 1,
+      act: (iterations) => change({ iterations }),
     }),
-    depth: slider({ name: "layers", min: 1, max: LONGEST, step: 1, act: (depth) => change({ depth }) }),
+    depth: slider({
+      name: "layers", min: 1, max: LONGEST, step: 1,
+      act: (depth) => change({ depth }),
+    }),
     spread: slider({
-      name: "layers differ by", min: 0, max: 2, step: 0.05, act: (spread) => change({ spread }),
+      name: "layers differ by", min: 0, max: 2, step: 0.05,
+      act: (spread) => change({ spread }),
     }),
   };
   const race = raceView(change, wake, () => still.matches);
   const views = [
-    thetaView((theta) => change({ theta }), wake), entriesView(), placeView(), planeView(), threadsView(), race,
+    thetaView((theta) => change({ theta }), wake),
+    entriesView(), placeView(), planeView(), threadsView(), race,
   ];
 
   function frame() {

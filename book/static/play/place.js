@@ -1,5 +1,5 @@
 // Where H lies: its projection onto the circulants with sum 1.
-import { card, fixed, html, line, picture, put, svg } from "./dom.js";
+import { card, fixed, html, line, picture, put, svg, tell } from "./dom.js";
 import { CORNERS, deltoid, shadow, toDrawing } from "./geometry.js";
 
 const [WIDTH, HEIGHT, SCALE] = [340, 260, 210];
@@ -7,7 +7,9 @@ const TRAIL = 240; // points
 const NAMES = ["I", "Z", "Z²", "Z³"];
 const KEY = "Dot: H, projected at right angles onto the mixtures of the shifts I, Z, …; all doubly "
   + "stochastic matrices fall inside. Ring: the target.";
-const PLANE = { 2: "segment from I to Z", 3: "triangle of I, Z, Z²", 4: "tetrahedron of I, Z, Z², Z³" };
+const PLANE = {
+  2: "segment from I to Z", 3: "triangle of I, Z, Z²", 4: "tetrahedron of I, Z, Z², Z³",
+};
 
 /** The view: { element, draw(scene) }. */
 export function placeView() {
@@ -40,7 +42,8 @@ export function placeView() {
     const sides = [];
     for (let k = 0; k < d; k++) {
       for (let m = k + 1; m < d; m++) {
-        sides.push(svg("polyline", { class: "play-side", points: line([at(unit(k)), at(unit(m))]) }));
+        const ends = [at(unit(k)), at(unit(m))];
+        sides.push(svg("polyline", { class: "play-side", points: line(ends) }));
       }
     }
     key.textContent = curve ? `${KEY} Orange curve: what s = 1 reaches of them.` : KEY;
@@ -48,9 +51,11 @@ export function placeView() {
       const [x, y] = at(unit(k));
       const [dx, dy] = [x - WIDTH / 2, y - HEIGHT / 2];
       const away = 16 / Math.max(Math.hypot(dx, dy), 1);
-      return svg("text", { x: x + away * dx, y: y + away * dy + 4, "text-anchor": "middle" }, NAMES[k]);
+      const place = { x: x + away * dx, y: y + away * dy + 4, "text-anchor": "middle" };
+      return svg("text", place, NAMES[k]);
     });
-    const cusps = svg("polyline", { class: "play-curve", points: curve ? line(deltoid(90).map(at)) : "" });
+    const reached = curve ? line(deltoid(90).map(at)) : "";
+    const cusps = svg("polyline", { class: "play-curve", points: reached });
     frame.replaceChildren(...sides, cusps, ...names);
     past = [];
   }
@@ -67,10 +72,11 @@ export function placeView() {
     put(goal, { cx: a, cy: b });
     const [u, v] = at(d === 4 ? shadow(weights) : weights);
     put(drop, { x1: x, y1: y, x2: u, y2: v });
-    const shares = weights.map((w, k) => `${fixed(w, 2)} ${NAMES[k]}`).join(" + ").replaceAll("+ −", "− ");
-    note.textContent = off < 5e-4
+    const parts = weights.map((w, k) => `${fixed(w, 2)} ${NAMES[k]}`);
+    const shares = parts.join(" + ").replaceAll("+ −", "− ");
+    tell(note, off < 5e-4
       ? `H = ${shares}, in the ${PLANE[d]}.`
-      : `Nearest in the ${PLANE[d]}: ${shares}. H is ${fixed(off, 2)} away from it.`;
+      : `Nearest in the ${PLANE[d]}: ${shares}. H is ${fixed(off, 2)} away from it.`);
     put(element, { "aria-label": `Where H lies. ${note.textContent}` });
   }
   return { element: card("Where it lies", element, note, key), draw };

@@ -1,5 +1,5 @@
 // The eigenvalues of H in the Perfect–Mirsky region.
-import { card, fixed, html, line, picture, put, svg } from "./dom.js";
+import { card, fixed, html, line, picture, put, svg, tell } from "./dom.js";
 import { perfectMirsky } from "./geometry.js";
 
 const [SIZE, RADIUS] = [260, 108];
@@ -32,9 +32,10 @@ export function planeView() {
       return put(dot, { cx, cy, visibility: "visible" });
     });
     const upper = eigenvalues.filter(([, y]) => y > -1e-3).sort(([a], [b]) => b - a);
-    const words = upper.map(([x, y]) => (y > 1e-3 ? `${fixed(x, 2)} ± ${fixed(y, 2)}i` : fixed(x, 2)));
-    note.textContent = `Eigenvalues: ${words.join(", ")}.`;
-    put(element, { "aria-label": `${note.textContent} The region is a union of regular polygons.` });
+    const words = upper.map(([x, y]) =>
+      fixed(x, 2) + (y > 1e-3 ? ` ± ${fixed(y, 2)}i` : ""));
+    tell(note, `Eigenvalues: ${words.join(", ")}.`);
+    put(element, { "aria-label": note.textContent });
   }
   const key = html("p", { class: "play-note" },
     "Shaded: the Perfect–Mirsky region, where those of a doubly stochastic matrix of this order "

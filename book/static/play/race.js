@@ -1,6 +1,6 @@
 // Training: the method shown, from its θ, beside others from their starts near I.
 import { chart } from "./chart.js";
-import { brief, button, card, choice, html, slider, svg } from "./dom.js";
+import { brief, button, card, choice, html, slider, svg, tell } from "./dom.js";
 import { TARGETS } from "./geometry.js";
 import { METHODS, makeMixer, methodsOf } from "./mixers.js";
 import { normals } from "./random.js";
@@ -85,7 +85,8 @@ export function raceView(act, wake, calm) {
       const allowed = METHODS[name].orders.includes(scene.d);
       rows[name].hidden = !allowed;
       rows[name].classList.toggle("play-shown", name === scene.method);
-      results[name].textContent = fits[name]?.losses.length ? brief(fits[name].losses.at(-1)) : "";
+      const loss = fits[name]?.losses.at(-1);
+      tell(results[name], loss === undefined ? "" : brief(loss));
     }
     curves.draw({
       curves: Object.entries(fits).map(([name, { losses }]) => ({
@@ -97,9 +98,10 @@ export function raceView(act, wake, calm) {
     });
   }
   const key = html("p", { class: "play-note" },
-    "Adam on the loss ‖H(θ) − T‖². The method chosen above starts at the θ shown, its line is solid; the others start near I.");
-  const list = html("div", { class: "play-rivals", role: "group", "aria-label": "Methods to train" },
-    ...Object.values(rows));
+    "Adam on the loss ‖H(θ) − T‖². The method chosen above starts at the θ shown, its line is "
+    + "solid; the others start near I.");
+  const group = { class: "play-rivals", role: "group", "aria-label": "Methods to train" };
+  const list = html("div", group, ...Object.values(rows));
   const element = card("Training", target.element, rate.element, go, verdict, key,
     html("div", { class: "play-halves" }, curves.element, list));
   element.classList.add("play-wide");

@@ -29,7 +29,8 @@ function layersOf({ theta, depth, spread, method }, mixer, H) {
   if (spread === 0) return Array(depth).fill(H);
   const normal = normals(7);
   const size = spread * METHODS[method].wander;
-  return Array.from({ length: depth }, () => mixer.mix(theta.map((x) => x + size * normal())).value);
+  const near = () => theta.map((x) => x + size * normal());
+  return Array.from({ length: depth }, () => mixer.mix(near()).value);
 }
 
 /** The matrix at θ, where it lies, its eigenvalues, and what `depth` layers of it do. */

@@ -9,7 +9,7 @@ export function composites(layers) {
   return products;
 }
 
-/** The largest absolute row sum (forward) and column sum (backward), and the least singular value. */
+/** Largest absolute row sum (forward) and column sum (backward), and least singular value. */
 export function gains(C) {
   const sizes = C.map((row) => row.map(Math.abs));
   return {

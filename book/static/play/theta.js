@@ -7,7 +7,7 @@ import { wander } from "./scene.js";
 
 const SLIDERS = 16;
 
-/** The view: { element, draw(scene) }; `act(θ)` is told what θ is to be, `redraw()` to look again. */
+/** { element, draw(scene) }; `act(θ)` is told what θ is to be, `redraw()` to draw again. */
 export function thetaView(act, redraw) {
   const normal = normals(11);
   const surface = pad(act);
@@ -32,7 +32,8 @@ export function thetaView(act, redraw) {
 
   function lay({ theta }, reach) {
     sliders = theta.slice(0, SLIDERS).map((_, k) => slider({
-      name: `θ${k + 1}`, min: -reach, max: reach, step: reach / 200, say: (value) => brief(value, 2),
+      name: `θ${k + 1}`, min: -reach, max: reach, step: reach / 200,
+      say: (value) => brief(value, 2),
       act: (value) => act(shown.theta.map((x, m) => (m === k ? value : x))),
     }));
     list.replaceChildren(...sliders.map((one) => one.element));
@@ -50,9 +51,10 @@ export function thetaView(act, redraw) {
     surface.draw(scene, reach);
     sliders.forEach((one, k) => one.set(scene.theta[k]));
   }
+  const wide = matchMedia("(min-width: 700px)").matches; // else H is far below the pad
   const element = card("θ, to be dragged", surface.element,
     html("div", { class: "play-buttons" }, ...buttons),
-    html("details", { class: "play-details", open: matchMedia("(min-width: 700px)").matches }, count, list));
+    html("details", { class: "play-details", open: wide }, count, list));
   element.classList.add("play-tall");
   return { element, draw };
 }

@@ -1,6 +1,6 @@
 // What a stack of layers does: streams as threads that blend or stay apart, and its gains.
 import { chart } from "./chart.js";
-import { brief, card, html, picture, put, svg } from "./dom.js";
+import { brief, card, html, line, picture, put, svg, tell } from "./dom.js";
 import { LONGEST } from "./scene.js";
 
 const [WIDTH, HEIGHT, HIGHEST] = [340, 150, 1.35];
@@ -21,7 +21,7 @@ function blend(weights) {
 
 /** The view: { element, draw(scene) }. */
 export function threadsView() {
-  const pieces = STREAMS.map(() => Array.from({ length: LONGEST }, () => svg("line")));
+  const pieces = STREAMS.map(() => Array.from({ length: LONGEST }, () => svg("path")));
   const threads = picture(WIDTH, HEIGHT, svg("g", { class: "play-threads" }, ...pieces.flat()));
   const curves = chart("layers");
   const outputs = Object.fromEntries(Object.keys(GAINS).map((name) => [name, html("output")]));
@@ -43,15 +43,12 @@ export function threadsView() {
     pieces.forEach((thread, i) => {
       let before = entry[i];
       thread.forEach((piece, layer) => {
-        if (i >= d || layer >= depth) return put(piece, { visibility: "hidden" });
+        if (i >= d || layer >= depth) return put(piece, { d: "" });
         const after = products[layer][i].reduce((sum, w, j) => sum + w * entry[j], 0);
         const parts = layer ? products[layer - 1][i] : entry.map((_, j) => (i === j ? 1 : 0));
-        put(piece, {
-          x1: x(layer), x2: x(layer + 1), y1: y(before), y2: y(after),
-          stroke: blend(parts), visibility: "visible",
-        });
+        const ends = line([[x(layer), y(before)], [x(layer + 1), y(after)]]);
         before = after;
-        return piece;
+        return put(piece, { d: `M${ends}`, stroke: blend(parts) });
       });
     });
   }
@@ -59,8 +56,9 @@ export function threadsView() {
   function draw({ d, depth, products, gains }) {
     weave(products, d, depth);
     const last = gains.at(-1);
-    for (const name of Object.keys(GAINS)) outputs[name].textContent = brief(last[name]);
-    const told = Object.keys(GAINS).map((name) => `${TITLES[name]} ${brief(last[name])}`).join(", ");
+    for (const name of Object.keys(GAINS)) tell(outputs[name], brief(last[name]));
+    const said = Object.keys(GAINS).map((name) => `${TITLES[name]} ${brief(last[name])}`);
+    const told = said.join(", ");
     put(threads, { "aria-label": `${d} streams through ${depth} layers. ${told}.` });
     curves.draw({
       curves: Object.keys(GAINS).map((name) => ({
