@@ -71,7 +71,9 @@ def threads(ax: Axes, H: Tensor) -> None:
     for i in range(D):
         points = np.stack([np.arange(DEPTH + 1), heights[:, i]], -1)
         pieces = np.stack([points[:-1], points[1:]], 1)
-        ax.add_collection(LineCollection(pieces, colors=products[:-1, i] @ STREAMS, linewidths=4))
+        ax.add_collection(
+            LineCollection(list(pieces), colors=products[:-1, i] @ STREAMS, linewidths=4)
+        )
     ax.set(title="A stack of such layers", xlim=(0, DEPTH), ylim=(-1.3, 1.3), xlabel="layer")
     ax.set_yticks([])
 
