@@ -19,6 +19,7 @@ HTML = ROOT / "_build" / "html"
 REPORT = ROOT / "_build" / "browser.json"
 PATIENCE = 100_000  # milliseconds that a page on a busy machine may take over anything
 RESULTS: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+DIFFERENCES: dict[str, float] = defaultdict(float)  # method -> of Play's matrices to the library's
 
 expect.set_options(timeout=PATIENCE)
 
@@ -82,10 +83,17 @@ def pytest_runtest_logreport(report: pytest.TestReport) -> None:
             if name == "findings":
                 page, check, count = value
                 RESULTS[page][check] += count
+            if name == "difference":
+                method, difference = value
+                DIFFERENCES[method] = max(DIFFERENCES[method], difference)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """Print pages × checks and keep the table as JSON."""
+    """Print how well Play agrees; print pages × checks and keep the table as JSON."""
+    if DIFFERENCES:
+        terminalreporter.section("Play: largest difference of an entry to gomhc, by method")
+        for method, difference in DIFFERENCES.items():
+            terminalreporter.line(f"{method:11} {difference:.1e}")
     if not RESULTS:
         return
     checks = sorted({check for row in RESULTS.values() for check in row})
