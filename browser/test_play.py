@@ -351,8 +351,14 @@ class Player:
             "request",
             lambda r: None if r.url.startswith((site, "data:")) else self.wrong.append(r.url),
         )
-        self.page.goto(f"{site}page.html")
+        self.site = site
+        self.open()
+
+    def open(self) -> None:
+        """Begin anew, at the top of the page (a reload would go back to where one was)."""
+        self.page.goto(f"{self.site}page.html")
         expect(self.page.locator(".play")).to_be_visible()
+        self.settle()
 
     def matrix(self) -> np.ndarray:
         """Entries and sums as the table says them."""
@@ -399,9 +405,8 @@ def calm(browser: Browser, site: str) -> Iterator[Player]:
 
 @pytest.fixture
 def player(calm: Player) -> Iterator[Player]:
-    calm.page.reload()
     calm.wrong.clear()
-    expect(calm.page.locator(".play")).to_be_visible()
+    calm.open()
     yield calm
     assert calm.wrong == []
 
@@ -420,6 +425,8 @@ def test_a_slider_moves_the_matrix_by_keyboard(player):
 
 def test_the_pad_moves_theta_along_two_directions(player):
     surface = player.page.locator(".play-pad")
+    surface.scroll_into_view_if_needed()
+    player.settle()
     before = player.matrix()
     box = surface.bounding_box()
     player.page.mouse.move(box["x"] + box["width"] * 0.5, box["y"] + box["height"] * 0.5)
