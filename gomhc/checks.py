@@ -1,5 +1,6 @@
-"""What arguments must be, said once: counts and sources of randomness."""
+"""What arguments must be, said once: counts, epsilons and sources of randomness."""
 
+import math
 import operator
 from typing import Any
 
@@ -18,6 +19,20 @@ def check_count(name: str, value: Any, least: int = 0) -> int:
     if operator.index(value) < least:
         raise ValueError(f"expected {name} >= {least}, got {value!r}")
     return operator.index(value)
+
+
+def check_epsilon(name: str, value: Any) -> float:
+    """The value as a float.
+
+    Raises:
+        TypeError: if it is no number.
+        ValueError: if it is negative or not finite.
+    """
+    if not hasattr(value, "__float__"):
+        raise TypeError(f"expected {name} as a number, got {value!r}")
+    if not 0 <= float(value) < math.inf:
+        raise ValueError(f"expected {name} >= 0 and finite, got {value!r}")
+    return float(value)
 
 
 def check_generator(generator: Any) -> None:

@@ -20,7 +20,11 @@ Note [Precision]
     Under autocast the generators' matrix product runs in the narrow dtype, as any linear layer.
     What comes after it does not: θ is put together and mapped in float32, and the product with the
     streams is taken there too. bfloat16 would round the entries of H_res to three digits, and its
-    row sums with them.
+    row sums with them. For the same reason b and α stay in float32 when the layer is cast to a
+    narrower dtype: a step of 1e-3 is less than half of what separates 1 from its neighbours in
+    bfloat16, and would move no gate that begins at ±1. W starts at 0, where numbers lie close, and
+    is cast. What shards parameters, such as FSDP, may ask for one dtype in all of them: train in
+    float32, under autocast or with a mixed-precision policy.
 """
 
 import copy
@@ -35,7 +39,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 import gomhc.fused.flops  # noqa: F401 (tells PyTorch's flop counter of the operators)
-from gomhc.checks import check_count
+from gomhc.checks import check_count, check_epsilon
 from gomhc.fused import STREAMED, Backend, check_backend, choose, transformed
 from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams
 from gomhc.maps import autocast_dtype, full_precision
@@ -147,23 +151,27 @@ class HyperConnection(nn.Module):
             for nothing else (Note [Choice] in `gomhc.fused`), "reference" PyTorch everywhere;
             "fused" raises where compiled code cannot run. It counts for the mixer too. On a GPU
             tokens that its kernels are not exact enough for are NaN, see there.
+        norm_eps: added to the mean square in RMSNorm; None is the dtype's own, 1.2e-7 for float32.
+        read_eps: added to H_pre. DeepSeek-V4 has 1e-6 for both; with either there are no compiled
+            passes over the streams, only the mixer's.
         keep_function: whether it starts as x + F(x) on the mean of the streams (Note [Kept
             function] in this module), for doubly stochastic mixers, and for others at H_res = I.
         generator: source of randomness for mixers with a random start.
 
     Raises:
-        TypeError: if dim or layer is no integer, the mixer is none, such as a mixer's name, or the
-            branch cannot be called.
-        ValueError: if dim < 1, layer < 0, inputs is neither, or there is no such backend; if the
-            function is to be kept with one stream.
-        RuntimeError: when called, if the backend is "fused" and that path cannot run here.
+        TypeError: if dim or layer is no integer, the mixer is none, such as a mixer's name, the
+            branch cannot be called, or an eps is no number.
+        ValueError: if dim < 1, layer < 0, inputs is neither, there is no such backend, or an eps is
+            negative; if the function is to be kept with one stream.
+        RuntimeError: if the backend is "fused" beside norm_eps or read_eps; when called, if that
+            path cannot run here.
 
     Attributes:
         branch: F, any module or function (..., C) -> (..., C), with its own norm.
         mixer: the map θ ↦ H_res.
         weight: (g + 2d, dC), or (g + 2d, C) for "mean": the rows of W_res, W_pre and W_post.
-        bias: (g + 2d,), b_res, b_pre and b_post.
-        alpha: (3,), α_res, α_pre and α_post.
+        bias: (g + 2d,), b_res, b_pre and b_post, in float32 or wider (Note [Precision]).
+        alpha: (3,), α_res, α_pre and α_post, likewise.
 
     Source: Hyper-Connections, arXiv 2409.19606; this form: mHC, arXiv 2512.24880, section 4.
     """
@@ -185,6 +193,8 @@ class HyperConnection(nn.Module):
         off_diagonal_mass: float = 0.01,
         inputs: Literal["all", "mean"] = "all",
         backend: Backend = "auto",
+        norm_eps: float | None = None,
+        read_eps: float = 0.0,
         keep_function: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
@@ -199,14 +209,18 @@ class HyperConnection(nn.Module):
         d, g = mixer.d, mixer.num_parameters
         check_backend(backend)
         self.dim, self.inputs, self.backend, self.frozen = dim, inputs, backend, False
+        self.norm_eps = None if norm_eps is None else check_epsilon("norm_eps", norm_eps)
+        self.read_eps = check_epsilon("read_eps", read_eps)
+        self._compiled()
         self.branch, self.mixer = branch, mixer
         width = d * dim if inputs == "all" else dim
         self.weight = nn.Parameter(torch.zeros(g + 2 * d, width))
         preferred = preference(d, layer)
         gates = keeping(d, layer) if keep_function else (preferred, preferred)
         theta = mixer.initial_theta(generator, off_diagonal_mass)
-        self.bias = nn.Parameter(torch.cat([theta, *gates]))
-        self.alpha = nn.Parameter(torch.full((3,), ALPHA))
+        wide = torch.promote_types(theta.dtype, torch.float32)
+        self.bias = nn.Parameter(torch.cat([theta, *gates]).to(wide))
+        self.alpha = nn.Parameter(torch.full((3,), ALPHA, dtype=wide))
 
     def freeze_mixing(self) -> None:
         """Give all tokens the θ of b_res, and train neither: their gradients are 0 from now on.
@@ -235,7 +249,8 @@ class HyperConnection(nn.Module):
         mix: Callable[[Tensor], Tensor] = self.mixer
         if self.backend == "reference":
             mix = functools.partial(self.mixer, backend="reference")
-        return matrices(X, self.weight, self.bias, self.alpha, mix)
+        epsilons = self.norm_eps, self.read_eps
+        return matrices(X, self.weight, self.bias, self.alpha, mix, *epsilons)
 
     def _check(self, X: Tensor) -> None:
         if X.shape[-2:] != (self.mixer.d, self.dim):
@@ -256,8 +271,20 @@ class HyperConnection(nn.Module):
         plain = self.backend == "auto" and self.mixer.backend == "reference"
         return "reference" if plain else self.backend
 
+    def _compiled(self) -> bool:
+        """Whether there are compiled passes for its options; raises if asked for in vain."""
+        own = self.norm_eps is not None or self.read_eps
+        if own and self.backend == "fused":
+            raise RuntimeError(
+                "expected a case that the fused path can run: its passes over the streams have no "
+                f"norm_eps and no read_eps, got {self.norm_eps} and {self.read_eps}"
+            )
+        return not own
+
     def _stages(self, X: Tensor, narrow: torch.dtype | None) -> list[int] | None:
         """The mixer's, as the operators take them, if these are the path to take."""
+        if not self._compiled():
+            return None
         stages = () if type(self.mixer) is Identity else self.mixer.stages()
         dtype = torch.float16 if narrow == torch.float16 else X.dtype
         where = math.prod(X.shape[:-2]), dtype, X.device.type
@@ -339,8 +366,22 @@ class HyperConnection(nn.Module):
         if self.frozen:
             self.freeze_mixing()
 
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HyperConnection":
+        """All that casts a module goes this way; b and α get no narrower than float32."""
+        before = {name: getattr(self, name).detach() for name in ("bias", "alpha")}
+        super()._apply(fn, recurse)
+        for name, value in before.items():
+            cast = getattr(self, name)
+            if torch.promote_types(cast.dtype, torch.float32) != cast.dtype:
+                cast.data = value.to(cast.device, torch.float32)
+                if cast.grad is not None:
+                    cast.grad = cast.grad.to(torch.float32)
+        return self
+
     def extra_repr(self) -> str:
         """Sizes shown when the module is printed."""
         chosen = "" if self.backend == "auto" else f", backend={self.backend!r}"
+        chosen += "" if self.norm_eps is None else f", norm_eps={self.norm_eps}"
+        chosen += f", read_eps={self.read_eps}" if self.read_eps else ""
         chosen += ", frozen" * self.frozen
         return f"dim={self.dim}, d={self.mixer.d}, inputs={self.inputs!r}{chosen}"

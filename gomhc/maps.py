@@ -33,6 +33,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from gomhc.checks import check_epsilon
+
 __all__ = [
     "block_frobenius",
     "cayley",
@@ -269,7 +271,7 @@ def block_frobenius(Q: Float[Tensor, "*batch n n"], s: int) -> Float[Tensor, "*b
 
 
 def sinkhorn_knopp(
-    logits: Float[Tensor, "*batch d d"], iterations: int = 20
+    logits: Float[Tensor, "*batch d d"], iterations: int = 20, eps: float = 0.0
 ) -> Float[Tensor, "*batch d d"]:
     """Scale exp(logits) towards a doubly stochastic matrix by Sinkhorn–Knopp iteration.
 
@@ -279,65 +281,80 @@ def sinkhorn_knopp(
     Args:
         logits: (..., d, d).
         iterations: number of column-and-row rescalings, at least 1.
+        eps: added to the entries after the first rescaling of the columns, a softmax, and to every
+            sum that divides later. DeepSeek-V4 has 1e-6, with which rows sum to less than 1.
 
     Returns:
         (..., d, d), positive.
 
     Raises:
-        ValueError: if the matrices are not square or iterations < 1.
+        TypeError: if eps is no number.
+        ValueError: if the matrices are not square, iterations < 1 or eps is negative.
 
-    Source: Sinkhorn, Knopp 1967; order of the two rescalings: mHC, arXiv 2512.24880.
+    Source: Sinkhorn, Knopp 1967; order of the two rescalings: mHC, arXiv 2512.24880; eps:
+    DeepSeek-V4 as in `transformers`.
     """
     check_square(logits)
     if iterations < 1:
         raise ValueError(f"expected iterations >= 1, got {iterations}")
+    eps = check_epsilon("eps", eps)
     # An operator of ours has no forward mode.
     if torch.compiler.is_compiling() and not has_tangent(logits):
-        return _sinkhorn_knopp(logits, iterations)
-    return _half_steps(logits, iterations)[-1].exp()
+        return _sinkhorn_knopp(logits, iterations, eps)
+    return _half_steps(logits, iterations, eps)[-1].exp()
 
 
-def _half_steps(logits: Tensor, iterations: int) -> list[Tensor]:
+def _plus(logits: Tensor, eps: float) -> Tensor:
+    """Logits of what they stand for plus eps."""
+    return torch.logaddexp(logits, logits.new_full((), math.log(eps))) if eps else logits
+
+
+def _half_steps(logits: Tensor, iterations: int, eps: float) -> list[Tensor]:
     """Logits after every rescaling of columns or rows."""
     steps = [logits]
     for k in range(2 * iterations):
-        steps.append(steps[-1] - steps[-1].logsumexp(-2 + k % 2, keepdim=True))
+        total = steps[-1].logsumexp(-2 + k % 2, keepdim=True)
+        steps.append(steps[-1] - _plus(total, eps) if k else _plus(steps[-1] - total, eps))
     return steps
 
 
 @torch.library.custom_op("gomhc::sinkhorn_knopp", mutates_args=())
-def _sinkhorn_knopp(logits: Tensor, iterations: int) -> Tensor:
+def _sinkhorn_knopp(logits: Tensor, iterations: int, eps: float) -> Tensor:
     """The iteration as one node of a graph: for torch.compile 40 reductions are minutes of work."""
-    return _half_steps(logits, iterations)[-1].exp()
+    return _half_steps(logits, iterations, eps)[-1].exp()
 
 
 @torch.library.custom_op("gomhc::sinkhorn_knopp_backward", mutates_args=())
-def _sinkhorn_knopp_backward(slope: Tensor, logits: Tensor, iterations: int) -> Tensor:
-    """Its derivative: that of x ↦ x − logsumexp(x), step by step from the last."""
-    steps = _half_steps(logits, iterations)
+def _sinkhorn_knopp_backward(slope: Tensor, logits: Tensor, iterations: int, eps: float) -> Tensor:
+    """Its derivative: that of x ↦ x − log(Σ exp(x) + eps), step by step from the last."""
+    steps = _half_steps(logits, iterations, eps)
     slope = slope * steps[-1].exp()
     for k in reversed(range(2 * iterations)):
-        slope = slope - steps[k + 1].exp() * slope.sum(-2 + k % 2, keepdim=True)
+        scaled = steps[k + 1].exp()
+        if eps and not k:  # the softmax, to which eps was added
+            slope, scaled = slope * logits.softmax(-2) / scaled, logits.softmax(-2)
+        slope = slope - scaled * slope.sum(-2 + k % 2, keepdim=True)
     return slope
 
 
 @_sinkhorn_knopp.register_fake
-def _(logits: Tensor, iterations: int) -> Tensor:
+def _(logits: Tensor, iterations: int, eps: float) -> Tensor:
     return torch.empty_like(logits)
 
 
 @_sinkhorn_knopp_backward.register_fake
-def _(slope: Tensor, logits: Tensor, iterations: int) -> Tensor:
+def _(slope: Tensor, logits: Tensor, iterations: int, eps: float) -> Tensor:
     return torch.empty_like(logits)
 
 
 def _keep_logits(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    logits, ctx.iterations = inputs
+    logits, ctx.iterations, ctx.eps = inputs
     ctx.save_for_backward(logits)
 
 
-def _to_logits(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-    return _sinkhorn_knopp_backward(slope, ctx.saved_tensors[0], ctx.iterations), None
+def _to_logits(ctx: Any, slope: Tensor) -> tuple[Tensor, None, None]:
+    (logits,) = ctx.saved_tensors
+    return _sinkhorn_knopp_backward(slope, logits, ctx.iterations, ctx.eps), None, None
 
 
 _sinkhorn_knopp.register_autograd(_to_logits, setup_context=_keep_logits)

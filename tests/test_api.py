@@ -14,7 +14,7 @@ import pytest
 import gomhc
 
 # Their names are public in them, as `gomhc.stream_mixing.fit`; all others' stand in gomhc itself.
-TOPICS = {"companion", "kernels", "lm", "transportation", "spectra", "stream_mixing"}
+TOPICS = {"companion", "convert", "kernels", "lm", "transportation", "spectra", "stream_mixing"}
 PAGE = Path(__file__).resolve().parents[1] / "book" / "api.md"
 SECTIONS = ("Args:", "Returns:", "Raises:")
 

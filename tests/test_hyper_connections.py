@@ -305,6 +305,101 @@ def test_streams_come_out_as_they_went_in(dtype):
     assert module(streams(dtype=dtype)).dtype == dtype
 
 
+def test_gates_and_biases_move_in_a_narrow_layer():
+    """A step of 1e-3 is lost in the rounding of a bfloat16 near 1."""
+    module = layer().to(torch.bfloat16)
+    before = {name: getattr(module, name).detach().clone() for name in ("bias", "alpha")}
+    optimizer = torch.optim.AdamW(module.parameters(), 1e-3, weight_decay=0)
+    for _ in range(3):
+        optimizer.zero_grad()
+        module(streams(dtype=torch.bfloat16)).square().mean().backward()
+        optimizer.step()
+    assert module.weight.dtype == torch.bfloat16
+    moves = [(getattr(module, name) - value).abs() for name, value in before.items()]
+    assert moves[0].min() > 1e-3 and moves[1].max() > 1e-3
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_what_is_not_narrowed_keeps_its_digits(dtype):
+    module = shaken(layer())
+    module(streams()).sum().backward()
+    wide = copy.deepcopy(module)
+    for way in (module.to(dtype), copy.deepcopy(wide).double().to("cpu", dtype)):
+        assert torch.equal(way.bias, wide.bias) and torch.equal(way.alpha, wide.alpha)
+        assert {x.dtype for x in (way.bias, way.alpha)} == {torch.float32}
+        assert {x.dtype for x in (way.weight, way.branch.weight)} == {dtype}
+    assert (module.bias.grad.dtype, module.weight.grad.dtype) == (torch.float32, dtype)
+    assert module.to("meta").bias.device.type == "meta"
+    assert copy.deepcopy(wide).double().bias.dtype == torch.float64
+    torch.set_default_dtype(dtype)
+    try:
+        assert (layer().bias.dtype, layer().weight.dtype) == (torch.float32, dtype)
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+# Epsilons
+
+
+EPSILONS = {"norm_eps": 0.5, "read_eps": 0.25}
+
+
+def test_epsilons_are_added_where_they_say():
+    X, plain = streams(dtype=torch.float64), shaken(layer("mhc")).double()
+    module = layer("mhc", **EPSILONS).double()
+    module.load_state_dict(plain.state_dict())
+    H_res, pre, post = module.matrices(X)
+    flat = X.flatten(-2)
+    shrunk = (flat.square().mean(-1) / (flat.square().mean(-1) + 0.5)).sqrt()[..., None]
+    with torch.no_grad():
+        linear = shrunk * F.linear(F.rms_norm(flat, flat.shape[-1:], eps=0.0), plain.weight)
+        factors = plain.alpha.repeat_interleave(torch.tensor([16, 4, 4]))
+    theta, before, after = (factors * linear + plain.bias).split([16, 4, 4], -1)
+    torch.testing.assert_close(H_res, plain.mixer(theta))
+    torch.testing.assert_close(pre, before.sigmoid() + 0.25)
+    torch.testing.assert_close(post, 2 * after.sigmoid())
+
+
+@pytest.mark.parametrize("tokens", [3, 600])
+def test_with_epsilons_it_goes_through_pytorch(tokens):
+    """Whatever the number of tokens, and in every tool."""
+    module = shaken(layer("mhc", **EPSILONS))
+    module.mixer = make_mixer("mhc", 4, eps=0.1)
+    X = streams(batch=(tokens,))
+    expected = module(X)
+    same = copy.deepcopy(module)
+    same.backend = "reference"
+    assert torch.equal(same(X), expected)
+    assert "norm_eps=0.5, read_eps=0.25" in repr(module) and "eps=0.1" in repr(module.mixer)
+    held = io.BytesIO()
+    torch.save(module, held)
+    held.seek(0)
+    assert torch.equal(torch.load(held, weights_only=False)(X), expected)
+    exported = torch.export.export(module, (X,), strict=False).module()
+    torch.testing.assert_close(exported(X), expected)
+    assert copy.deepcopy(module).to("meta")(X.to("meta")).shape == X.shape
+
+
+def test_compiled_passes_have_no_epsilons():
+    for options in ({"norm_eps": 1e-6}, {"read_eps": 1e-6}):
+        with pytest.raises(RuntimeError, match="passes over the streams have no norm_eps"):
+            layer(backend="fused", **options)
+        later = layer(**options)
+        later.backend = "fused"
+        with pytest.raises(RuntimeError, match="passes over the streams have no norm_eps"):
+            later(streams())
+    with pytest.raises(RuntimeError, match="no compiled form, nor has mhc with an eps"):
+        make_mixer("mhc", 4, eps=1e-6, backend="fused")
+
+
+@pytest.mark.parametrize("name", ["norm_eps", "read_eps"])
+def test_epsilons_are_numbers(name, unchecked):
+    with pytest.raises(ValueError, match=f"expected {name} >= 0 and finite, got -1"):
+        layer(**{name: -1})
+    with pytest.raises(TypeError, match=f"expected {name} as a number, got 'small'"):
+        layer(**{name: "small"})
+
+
 # Tools
 
 

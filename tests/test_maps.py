@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 import scipy.linalg
+import scipy.special
 import torch
 from torch.autograd import gradcheck, gradgradcheck
 
@@ -97,11 +98,24 @@ def test_sinkhorn_divides_columns_then_rows():
     np.testing.assert_allclose(gomhc.sinkhorn_knopp(logits, 3).numpy(), M, rtol=1e-14)
 
 
-def test_sinkhorn_as_one_node_is_the_iteration_to_the_bit(generator):
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_sinkhorn_adds_eps_as_deepseek_does(eps):
+    """To the softmax over the columns and to every later sum that divides."""
+    M = scipy.special.softmax([[0.0, 1.0], [2.0, -1.0]], 0) + eps
+    M /= M.sum(1, keepdims=True) + eps
+    for _ in range(2):
+        M /= M.sum(0, keepdims=True) + eps
+        M /= M.sum(1, keepdims=True) + eps
+    logits = torch.tensor([[0.0, 1.0], [2.0, -1.0]], dtype=torch.float64)
+    np.testing.assert_allclose(gomhc.sinkhorn_knopp(logits, 3, eps).numpy(), M, rtol=1e-14)
+
+
+@pytest.mark.parametrize("eps", [0.0, 1e-6, 0.1])
+def test_sinkhorn_as_one_node_is_the_iteration_to_the_bit(generator, eps):
     """What torch.compile takes, value and derivative."""
     logits = 3 * torch.randn(5, 3, 3, generator=generator, dtype=torch.float64)
-    torch.library.opcheck(maps._sinkhorn_knopp, (logits.requires_grad_(), 4))
-    plain, node = gomhc.sinkhorn_knopp(logits, 20), maps._sinkhorn_knopp(logits, 20)
+    torch.library.opcheck(maps._sinkhorn_knopp, (logits.requires_grad_(), 4, eps))
+    plain, node = gomhc.sinkhorn_knopp(logits, 20, eps), maps._sinkhorn_knopp(logits, 20, eps)
     assert torch.equal(plain, node)
     slope = torch.randn(5, 3, 3, generator=generator, dtype=torch.float64)
     (expected,), (found,) = (torch.autograd.grad(B, logits, slope) for B in (plain, node))
@@ -152,6 +166,7 @@ def test_marginal_error_sees_rows_and_columns():
         (lambda: gomhc.skew_symmetric(torch.tensor(1.0)), r"got shape \(\)"),
         (lambda: gomhc.sinkhorn_knopp(torch.zeros(2, 3)), r"square.*\(2, 3\)"),
         (lambda: gomhc.sinkhorn_knopp(torch.zeros(2, 2), 0), "iterations >= 1, got 0"),
+        (lambda: gomhc.sinkhorn_knopp(torch.zeros(2, 2), eps=-1e-6), "eps >= 0.*got -1e-06"),
         (lambda: gomhc.kronecker([]), "at least one factor"),
         (lambda: gomhc.permutation_matrices(0), "d >= 1, got 0"),
         (lambda: gomhc.marginal_error(torch.zeros(2, 3)), r"square.*\(2, 3\)"),

@@ -7,8 +7,8 @@ Note [Choice]
 
     With backend "auto" a mixer takes its fused path where it applies: to θ in float32, bfloat16 or
     float16, with Numba for a CPU and Triton for a GPU. float64 goes through PyTorch, since the
-    fused path rounds to float32 what it stores, and so do mixers of one's own, forward-mode
-    derivatives and the transforms of `torch.func`.
+    fused path rounds to float32 what it stores, and so do mixers of one's own, what has an eps of
+    its own, forward-mode derivatives and the transforms of `torch.func`.
 
     What it gives does not depend, but for rounding, on the number of tokens. On a CPU a few go
     through PyTorch, where a call of an operator does not pay, and so do single tokens for which
@@ -160,7 +160,7 @@ def choose(
         if stage.kind == PERMUTATIONS:
             permuted = max(permuted, stage.size)
     if stages is None:
-        why = "the mixer has no compiled form"
+        why = "the mixer has no compiled form, nor has mhc with an eps"
     elif not layer and all(stage.kind == FREE for stage in stages):
         why = "there is nothing to compute"
     elif dtype not in NARROW:
@@ -237,9 +237,10 @@ def backend_report() -> str:
         [
             *lines,
             f"always through PyTorch: float64, matrices of an order ds over {LARGEST_ORDER}, more "
-            f"than {MOST_PERMUTED}! permutations, mixers of one's own, torch.func and forward-mode "
-            "derivatives; hc and identity by themselves, which compute nothing",
-            "a HyperConnection also for streams in float16, and for a mixer with hooks",
+            f"than {MOST_PERMUTED}! permutations, mixers of one's own, mhc with an eps, torch.func "
+            "and forward-mode derivatives; hc and identity by themselves, which compute nothing",
+            "a HyperConnection also for streams in float16, for a mixer with hooks, and with "
+            "norm_eps or read_eps",
             f"with backend 'auto' on a CPU also, but not under torch.compile: fewer than "
             f"{FEWEST_TOKENS} tokens",
             "on a CPU |θ| over 1e3, and logits of mhc and mhc-lite over 600 apart, go through "

@@ -31,14 +31,21 @@ SHARE = 2**15  # numbers of streams that are worth a thread
 
 
 def matrices(
-    X: Tensor, weight: Tensor, bias: Tensor, alpha: Tensor, mix: Callable[[Tensor], Tensor]
+    X: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    alpha: Tensor,
+    mix: Callable[[Tensor], Tensor],
+    norm_eps: float | None = None,
+    read_eps: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """H_res, H_pre and H_post as `HyperConnection` defines them, of streams (..., d, C)."""
     d = X.shape[-2]
     sizes = [len(bias) - 2 * d, d, d]
     x = X.flatten(-2) if weight.shape[1] == d * X.shape[-1] else X.mean(-2)
     # PyTorch up to 2.6 adds bfloat16's own rounding, 0.008, to the mean square.
-    eps = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
+    finest = torch.finfo(torch.promote_types(x.dtype, torch.float32)).eps
+    eps = finest if norm_eps is None else norm_eps
     dynamic = F.linear(F.rms_norm(x, x.shape[-1:], eps=eps), weight)
     with full_precision(X):
         wide = torch.promote_types(dynamic.dtype, torch.float32)
@@ -46,7 +53,8 @@ def matrices(
         theta, pre, post = (
             a * part + start for a, part, start in zip(alpha.to(wide), parts, static, strict=True)
         )
-        return mix(theta), pre.sigmoid(), 2 * post.sigmoid()
+        read = pre.sigmoid() + read_eps if read_eps else pre.sigmoid()
+        return mix(theta), read, 2 * post.sigmoid()
 
 
 def _read_reference(

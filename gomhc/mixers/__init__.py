@@ -65,10 +65,10 @@ def make_mixer(
         d: number of streams.
         backend: "auto" takes compiled code where it applies (Note [Choice] in `gomhc.fused`),
             "reference" PyTorch everywhere; "fused" raises where compiled code cannot run.
-        options: `iterations` for mhc; `s` for go-mhc and kron-go; `factors`, sizes with product d,
-            for all: then it is the Kronecker product of that family's mixers of these sizes, each
-            with the other options. kromhc and kron-go are those of mhc-lite and go-mhc, with
-            factors of their own if none are given.
+        options: `iterations` and `eps` for mhc; `s` for go-mhc and kron-go; `factors`, sizes with
+            product d, for all: then it is the Kronecker product of that family's mixers of these
+            sizes, each with the other options. kromhc and kron-go are those of mhc-lite and go-mhc,
+            with factors of their own if none are given.
 
     Raises:
         ValueError: if the name or the backend is unknown, the family does not allow d or an

@@ -43,7 +43,8 @@ class BirkhoffVonNeumann(Mixer):
         # Numbers also where the other weights have none yet, as `load_state_dict` will bring these.
         device = torch.get_default_device()
         table = self._table().to("cpu" if device.type == "meta" else device)
-        self.register_buffer("permutations", table, persistent=False)
+        # No buffer: `from_pretrained` of transformers empties what is not stored.
+        self.permutations = table
 
     def _table(self) -> Tensor:
         # Added up in two steps: over 8! terms a float32 matmul on a CPU is off by up to 4e-5.
@@ -54,7 +55,7 @@ class BirkhoffVonNeumann(Mixer):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BirkhoffVonNeumann":
         """All that moves a module goes this way, and `to_empty` leaves the numbers behind."""
         super()._apply(fn, recurse)
-        self.permutations = self._table().to(self.permutations)
+        self.permutations = self._table().to(fn(self.permutations))
         return self
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:

@@ -42,8 +42,9 @@ def _apart(difference: Mapping[str, Any], other: str) -> str:
     """A difference with its interval: 5.0 % above the others (95 % interval +1.0 % to +9.0 %)."""
     mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
     side = "above" if mean > 0 else "below"
+    far = f"{abs(mean):.1f}{PERCENT} {side}" if abs(mean) >= 0.05 else "level with"
     ends = f"{low:+.1f}{PERCENT} to {high:+.1f}{PERCENT}".replace("-", "\N{MINUS SIGN}")
-    return f"{abs(mean):.1f}{PERCENT} {side} {other} (95{PERCENT} interval {ends})"
+    return f"{far} {other} (95{PERCENT} interval {ends})"
 
 
 def reach(said: Said) -> str:

@@ -64,8 +64,8 @@ class _Arm:
 
     def __str__(self) -> str:
         """Name, mean and rate."""
-        mean = number(statistics.fmean(self.losses.values()))
-        return f"{self.name} {mean} (rate {self.rate:g}, {len(self.losses)} seeds)"
+        mean = statistics.fmean(self.losses.values())
+        return f"{self.name} {mean:.4f} (rate {self.rate:g}, {len(self.losses)} seeds)"
 
 
 def _loss(value: float | None) -> float:

@@ -70,14 +70,17 @@ def losses(
 
 
 def ends(
-    panels: Mapping[str, Mapping[str, Sequence[Curve]]], *, ylabel: str, limits: tuple[float, float]
+    panels: Mapping[str, Mapping[str, Sequence[Curve]]],
+    *,
+    ylabel: str,
+    limits: tuple[float, float] | None = None,
 ) -> Figure:
     """The same mean curves against several measures of effort, labelled where they end.
 
     Args:
         panels: measure, the label of its axis -> arm -> one curve a seed.
         ylabel: of the vertical axis.
-        limits: of the vertical axis.
+        limits: of the vertical axis; as large as the curves if None.
     """
     fig, axes = plt.subplots(
         1, len(panels), figsize=(4.4 * len(panels), 3.6), sharey=True, squeeze=False

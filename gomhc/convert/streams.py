@@ -1,0 +1,207 @@
+"""Streams in a model that has none, and out of it again, without changing what it computes."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from gomhc.checks import check_count
+from gomhc.convert.blocks import Connections, attention, change, mlp, streamed
+from gomhc.convert.stacks import (
+    check_block,
+    check_shape,
+    find_stack,
+    layout_of,
+    sample_weight,
+    width_of,
+)
+from gomhc.fused import Backend
+from gomhc.hyper_connections import HyperConnection
+from gomhc.mixers import Mixer, make_mixer
+
+__all__ = ["Conversion", "add_streams"]
+
+CONFIG = "gomhc"  # where a model's configuration keeps the options of its conversions
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """What `add_streams` has done.
+
+    Attributes:
+        stack: dotted name of the stack of blocks.
+        mixer: name of the mixer.
+        d: number of streams.
+        places: dotted names of the branches that are wrapped, one for each connection.
+        parameters: trainable numbers that came in.
+    """
+
+    stack: str
+    mixer: str
+    d: int
+    places: tuple[str, ...]
+    parameters: int
+
+    def __str__(self) -> str:
+        """One line."""
+        return (
+            f"{len(self.places)} connections in {self.stack or 'the model'} ({self.mixer}, "
+            f"{self.d} streams), {self.parameters:,} parameters"
+        )
+
+
+def add_streams(
+    model: nn.Module,
+    mixer: str,
+    d: int = 4,
+    *,
+    stack: str | nn.Module | None = None,
+    whole_blocks: bool = False,
+    dim: int | None = None,
+    off_diagonal_mass: float = 0.01,
+    inputs: Literal["all", "mean"] = "all",
+    backend: Backend = "auto",
+    generator: torch.Generator | None = None,
+    **options: Any,
+) -> Conversion:
+    """Give a model's residual d streams, in place, so that it computes what it did.
+
+    The first block of a stack makes copies of its input, the last returns their mean, and between
+    them go (..., d, C): that is what hooks of blocks and `output_hidden_states` see, and
+    `reduce_streams` makes the plain (..., C) of it. The model has to run its blocks one after the
+    other, all of them, and do nothing else with what goes from one to the next.
+
+    Old weights keep their names; new ones are `hyper_connections` of each block, in its dtype. In
+    half precision the start is kept as well as that can hold it.
+
+    Args:
+        model: with blocks as those of GPT-2, nanoGPT, Llama (also Mistral, Qwen, OLMo, OLMo 2) and
+            ViT, where attention and MLP become a branch each; or any with whole_blocks.
+        mixer: a name in `MIXERS`. The start is exact for those whose columns sum to 1, which hc and
+            orthogonal see to at the start alone, and mhc within what its iteration leaves.
+        d: number of streams, at least 2.
+        stack: the `ModuleList` or `Sequential` of the blocks, or its dotted name; the only one with
+            known blocks if None.
+        whole_blocks: whether a branch is block(x) − x. The blocks then may be any that map
+            (..., C) to (..., C), or to a tuple that begins with it.
+        dim: C; only for whole blocks, and needed there.
+        off_diagonal_mass: of H_res at the start, see `HyperConnection`.
+        inputs: see `HyperConnection`.
+        backend: see `HyperConnection`.
+        generator: source of randomness for mixers with a random start.
+        options: of the mixer, such as s, see `make_mixer`.
+
+    Returns:
+        What was converted; it prints as one line.
+
+    Raises:
+        TypeError: if a size is no integer, the mixer has no such option, or the stack is none.
+        ValueError: if there is no such stack, mixer or d; a block is not one of those, already has
+            streams, is in the stack twice or changes the shape of its input; dim is missing. The
+            model then is what it was.
+
+    Source: Note [Kept function] in `gomhc.hyper_connections`.
+    """
+    given: dict[str, Any] = {
+        "mixer": mixer,
+        "d": check_count("number of streams d", d, least=1),
+        "whole_blocks": whole_blocks,
+        "dim": dim,
+        "off_diagonal_mass": off_diagonal_mass,
+        "inputs": inputs,
+        "backend": backend,
+        "options": options,
+    }
+    name, blocks = find_stack(model, stack)
+    conversion = convert(name, blocks, generator=generator, **given)
+    config = getattr(model, "config", None)
+    if hasattr(config, "to_json_string"):  # one of transformers, which is saved with the weights
+        inside = name.removeprefix(f"{model.base_model_prefix}.")
+        others = [entry for entry in getattr(config, CONFIG, ()) if entry["stack"] != inside]
+        setattr(config, CONFIG, [*others, {"stack": inside, **given}])
+    return conversion
+
+
+def convert(
+    name: str,
+    blocks: Sequence[nn.Module],
+    mixer: str,
+    d: int,
+    *,
+    options: Mapping[str, Any],
+    whole_blocks: bool,
+    dim: int | None,
+    off_diagonal_mass: float,
+    inputs: Literal["all", "mean"],
+    backend: Backend,
+    generator: torch.Generator | None = None,
+) -> Conversion:
+    """Make all connections of a stack, which may fail, and only then put them in."""
+    if not blocks:
+        raise ValueError(f"expected blocks in the stack {name!r}, got none")
+    if len({id(block) for block in blocks}) < len(blocks):
+        raise ValueError(f"expected each block of {name!r} once, got one twice")
+    if whole_blocks != (dim is not None):
+        raise ValueError(
+            "expected dim, the C of the (..., C) that blocks map, with whole_blocks and only then, "
+            f"got {whole_blocks=} and {dim=}"
+        )
+    branches: list[Callable[..., Tensor]] = [change] if whole_blocks else [attention, mlp]
+    mixers: dict[torch.device, Mixer] = {}
+    prepared: list[Connections] = []
+    places: list[str] = []
+    for block in blocks:
+        place = f"{name}.{len(prepared)}".lstrip(".")
+        check_block(place, block)
+        layout = None
+        if dim is None:
+            layout = layout_of(place, block)
+            width = width_of(place, block, layout)
+            places += [f"{place}.{layout.layer}", f"{place}.mlp"]
+        else:
+            width = dim
+            check_shape(place, block, dim)
+            places.append(place)
+        weight = sample_weight(block)
+        if weight.device not in mixers:  # whatever buffers it has are where the streams are
+            with torch.device("cpu"):
+                mixers[weight.device] = make_mixer(mixer, d, **options)
+        with precise():
+            connections = [
+                HyperConnection(
+                    width,
+                    branch,
+                    mixers[weight.device],
+                    layer=len(prepared) * len(branches) + part,
+                    off_diagonal_mass=off_diagonal_mass,
+                    inputs=inputs,
+                    backend=backend,
+                    keep_function=True,
+                    generator=generator,
+                )
+                for part, branch in enumerate(branches)
+            ]
+        ends = not prepared, len(prepared) == len(blocks) - 1
+        prepared.append(Connections(connections, *ends, layout))
+        prepared[-1].to(weight).train(block.training)
+    for block, own in zip(blocks, prepared, strict=True):
+        kind: Any = type(block)
+        block.__class__ = streamed(kind)
+        block.hyper_connections = own
+    added = sum(weight.numel() for own in prepared for weight in own.parameters())
+    return Conversion(name, mixer, d, tuple(places), added)
+
+
+@contextmanager
+def precise() -> Iterator[None]:
+    """Make weights on the CPU and in float64, whatever loader of a model makes others elsewhere."""
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("cpu"):
+            yield
+    finally:
+        torch.set_default_dtype(dtype)

@@ -1,0 +1,537 @@
+"""Streams in stacks that are not ours: what passes through, what is kept, what is refused."""
+
+import copy
+import pickle
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+from torch.optim.swa_utils import AveragedModel
+from torch.utils.checkpoint import checkpoint
+
+from gomhc import MIXERS, HyperConnection, reduce_streams
+from gomhc.convert import add_streams, remove_streams
+
+C = 16
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.qkv, self.out = nn.Linear(C, 3 * C), nn.Linear(C, C)
+
+    def forward(self, x):
+        q, k, v = self.qkv(x).unflatten(-1, (3, 2, -1)).movedim(-3, 0).transpose(-2, -3)
+        answer = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        return self.out(answer.transpose(-2, -3).flatten(-2))
+
+
+class Block(nn.Module):
+    """Of nanoGPT's shape."""
+
+    def __init__(self):
+        super().__init__()
+        self.ln_1, self.attn = nn.LayerNorm(C), Attention()
+        self.ln_2 = nn.LayerNorm(C)
+        self.mlp = nn.Sequential(nn.Linear(C, 2 * C), nn.GELU(), nn.Linear(2 * C, C))
+
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Scaled(Block):
+    def forward(self, x):
+        x = x + 0.5 * self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Parallel(Block):
+    def forward(self, x):
+        return x + self.attn(self.ln_1(x)) + self.mlp(self.ln_2(x))
+
+
+class Gated(Block):
+    def __init__(self):
+        super().__init__()
+        self.gate = nn.Parameter(torch.ones(()))
+
+    def forward(self, x):
+        x = x + self.gate * self.attn(self.ln_1(x))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Dropping(Block):
+    def forward(self, x):
+        x = x + F.dropout(self.attn(self.ln_1(x)), 0.3, self.training)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Defaulted(Block):
+    def forward(self, x, mask=None):
+        mask = "causal" if mask is None else mask
+        x = x + self.attn(self.ln_1(x), mask=mask)
+        return x + self.mlp(self.ln_2(x))
+
+
+class Masked(Attention):
+    def forward(self, x, mask=None):
+        return super().forward(x)
+
+
+class Cached(nn.Module):
+    """A block with a keyword and a second output."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.linear = nn.LayerNorm(C), nn.Linear(C, C)
+
+    def forward(self, hidden, shift=None, *, scale=1.0):
+        inside = self.linear(self.norm(hidden)) * scale
+        inside = inside if shift is None else inside + shift
+        return hidden + inside.tanh(), inside
+
+
+class Network(nn.Module):
+    def __init__(self, *blocks):
+        super().__init__()
+        self.inside, self.blocks = nn.Linear(C, C), nn.ModuleList(blocks)
+        self.head = nn.Sequential(nn.LayerNorm(C), nn.Linear(C, 5))
+
+    def forward(self, x, **options):
+        x, others = self.inside(x), []
+        for block in self.blocks:
+            x = block(x, **options)
+            if isinstance(x, tuple):
+                x, other = x
+                others.append(other)
+        return (self.head(x), others) if others else self.head(x)
+
+
+def network(kind=Block, count=3):
+    return Network(*(kind() for _ in range(count)))
+
+
+def tokens(batch=(2, 6)):
+    return torch.randn(*batch, C)
+
+
+def whole(model, mixer="go-mhc", **options):
+    return add_streams(model, mixer, stack="blocks", whole_blocks=True, dim=C, **options)
+
+
+def connections(model):
+    return [module for module in model.modules() if isinstance(module, HyperConnection)]
+
+
+def snapshot(model):
+    return [
+        (name, type(module), set(vars(module)), set(module._modules))
+        for name, module in model.named_modules()
+    ]
+
+
+def train(model, x, steps=4, seed=0):
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    target, losses = torch.randn(*x.shape[:-1], 5), []
+    for _ in range(steps):
+        answer = model(x)
+        loss = F.mse_loss(answer[0] if isinstance(answer, tuple) else answer, target)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return losses
+
+
+# The start
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_a_converted_model_computes_what_it_did(convert, name, dtype):
+    model, x = network().to(dtype), tokens().to(dtype)
+    before = model(x)
+    convert(model, name)
+    within = 2e-6 if dtype == torch.float32 else 1e-12
+    torch.testing.assert_close(model(x), before, rtol=0, atol=within)
+
+
+def test_in_bfloat16_the_start_is_kept_to_its_precision():
+    model, x = network().bfloat16(), tokens().bfloat16()
+    before = model(x)
+    add_streams(model, "go-mhc")
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+    torch.testing.assert_close(model(x), before, rtol=0, atol=0.05)
+
+
+def test_the_report_says_what_was_done():
+    model = network()
+    had = sum(weight.numel() for weight in model.parameters())
+    report = add_streams(model, "go-mhc", d=4, s=2)
+    added = sum(weight.numel() for weight in model.parameters()) - had
+    assert report.parameters == added == 6 * ((4 * C + 1) * 28 + 2 * 16 * C + 2 * 4 + 3)
+    assert report.places[:3] == ("blocks.0.attn", "blocks.0.mlp", "blocks.1.attn")
+    assert str(report) == f"6 connections in blocks (go-mhc, 4 streams), {added:,} parameters"
+    assert len(connections(model)) == 6
+    assert [c.mixer.d for c in connections(model)] == [4] * 6
+
+
+def test_old_weights_keep_their_names_and_stay_the_same_tensors():
+    model = network()
+    old = dict(model.named_parameters())
+    add_streams(model, "mhc")
+    new = dict(model.named_parameters())
+    assert old.items() <= new.items()
+    assert all(".hyper_connections." in name for name in new.keys() - old.keys())
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_new_modules_are_in_the_mode_of_the_old(training):
+    model = network().train(training)
+    add_streams(model, "mhc")
+    assert {module.training for module in model.modules()} == {training}
+
+
+def test_connections_prefer_streams_by_turns():
+    model = network()
+    add_streams(model, "identity", d=4)
+    assert [int(c.bias[4:].argmax()) for c in connections(model)] == [0, 1, 2, 3, 0, 1]
+
+
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+@pytest.mark.parametrize("name", MIXERS)
+def test_training_moves_every_part_and_lowers_the_loss(convert, name):
+    model, x = network(), tokens()
+    convert(model, name)
+    starts = copy.deepcopy([(c.weight, c.bias) for c in connections(model)])
+    losses = train(model, x)
+    assert losses[-1] < losses[0]
+    # θ of the first meets copies, and that of the last moves only what the mean forgets.
+    for index, (connection, start) in enumerate(zip(connections(model), starts, strict=True)):
+        g = connection.mixer.num_parameters
+        seen = 0 < index < len(starts) - 1
+        for weight, was in zip((connection.weight, connection.bias), start, strict=True):
+            moved = weight != was
+            assert moved[g:].any(-1).all()
+            assert moved[:g].flatten(1).any(1).all() if seen and weight.ndim > 1 else True
+        assert (connection.bias != start[1])[:g].all() if seen else True
+
+
+# What passes through
+
+
+def test_arguments_and_other_outputs_of_whole_blocks_pass_through():
+    model, x, shift = network(Cached), tokens(), torch.randn(C)
+    before, others = model(x, shift=shift, scale=2.0)
+    whole(model)
+    after, same = model(x, shift=shift, scale=2.0)
+    torch.testing.assert_close(after, before, rtol=0, atol=2e-6)
+    assert len(same) == 3
+    torch.testing.assert_close(same, others, rtol=0, atol=2e-6)
+    by_name = model.blocks[0](hidden=x, shift=shift)
+    by_place = model.blocks[0](x, shift)
+    torch.testing.assert_close(by_name, by_place)
+    with pytest.raises(TypeError, match="unexpected keyword"):
+        model(x, colour=3)
+
+
+def test_a_sequential_and_a_stack_of_one_and_the_model_itself():
+    net = nn.Sequential(*(nn.Sequential(nn.Linear(C, C), nn.Tanh()) for _ in range(3)))
+    x = tokens()
+    before = net(x)
+    report = add_streams(net, "transport", d=3, stack=net, whole_blocks=True, dim=C)
+    assert report.places == ("0", "1", "2")
+    torch.testing.assert_close(net(x), before, rtol=0, atol=2e-6)
+    one = network(count=1)
+    before = one(x)
+    add_streams(one, "go-mhc")
+    torch.testing.assert_close(one(x), before, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_torch_s_own_encoder(norm_first):
+    layer = nn.TransformerEncoderLayer(C, 2, 32, 0.0, batch_first=True, norm_first=norm_first)
+    model = nn.TransformerEncoder(layer, 3, enable_nested_tensor=False)
+    x, padded = tokens(), torch.tensor([[False] * 6, [False] * 4 + [True] * 2])
+    before = model(x, src_key_padding_mask=padded)
+    add_streams(model, "go-mhc", stack=model.layers, whole_blocks=True, dim=C)
+    after = model(x, src_key_padding_mask=padded)
+    torch.testing.assert_close(after, before, rtol=0, atol=5e-6)
+    assert not torch.allclose(model(x), after)
+
+
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_hooks_go_on_working(convert):
+    model, x = network(), tokens()
+    seen = {"block": [], "mlp": []}
+    model.blocks[1].register_forward_hook(lambda m, a, out: seen["block"].append(out))
+    model.blocks[1].mlp.register_forward_hook(lambda m, a, out: seen["mlp"].append(out))
+    model(x)
+    convert(model, "go-mhc")
+    model(x)
+    (plain, streams), (old, new) = seen["block"], seen["mlp"]
+    assert streams.shape == (2, 6, 4, C)
+    torch.testing.assert_close(reduce_streams(streams), plain, rtol=0, atol=2e-6)
+    torch.testing.assert_close(new, old, rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_activation_checkpointing(convert):
+    model, x = network(), tokens()
+    convert(model, "go-mhc")
+    calls = []
+    model.blocks[1].mlp.register_forward_hook(lambda m, a, out: calls.append(1))
+    model(x).square().mean().backward()
+    plain = [weight.grad for weight in model.parameters()]
+    model.zero_grad()
+    assert len(calls) == 1
+    stream = model.inside(x)
+    for block in model.blocks:
+        stream = checkpoint(block, stream, use_reentrant=False)
+    model.head(stream).square().mean().backward()
+    assert len(calls) == 3
+    torch.testing.assert_close([weight.grad for weight in model.parameters()], plain)
+
+
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_copies_have_weights_of_their_own(convert):
+    model, x = network(), tokens()
+    convert(model, "mhc-lite")
+    ema, twin, again = AveragedModel(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    before = model(x)
+    assert type(twin.blocks[0]) is type(model.blocks[0])
+    train(model, x)
+    for other in (ema, twin, again):
+        torch.testing.assert_close(other(x), before)
+    assert not torch.allclose(model(x), before)
+    ema.update_parameters(model)
+    ema.update_parameters(model)
+    assert not torch.allclose(ema(x), before)
+
+
+def test_a_state_dict_goes_from_one_converted_model_to_another():
+    model, other, x = network(), network(), tokens()
+    for each in (model, other):
+        add_streams(each, "kromhc")
+    train(model, x)
+    other.load_state_dict(model.state_dict())
+    torch.testing.assert_close(other(x), model(x))
+
+
+# Out again
+
+
+@pytest.mark.parametrize("name", MIXERS)
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_streams_come_out_where_the_gates_are_as_they_were(convert, name):
+    model, x = network(), tokens()
+    plain = snapshot(model)
+    convert(model, name)
+    with torch.no_grad():  # what the blocks learn does not matter
+        for weight in model.blocks[1].mlp.parameters():
+            weight.add_(0.1)
+    after = model(x)
+    remove_streams(model)
+    assert snapshot(model) == plain
+    torch.testing.assert_close(model(x), after, rtol=0, atol=2e-6)
+    convert(model, name)
+
+
+@pytest.mark.parametrize("name", [name for name in MIXERS if name not in ("identity",)])
+def test_theta_alone_may_have_moved_for_what_is_doubly_stochastic(name):
+    model, x = network(), tokens()
+    add_streams(model, name)
+    exact = connections(model)[0].mixer.exact
+    with torch.no_grad():
+        for connection in connections(model):
+            g = connection.mixer.num_parameters
+            connection.bias[:g] += 0.3 * torch.randn(g)
+            connection.weight[:g] = torch.randn_like(connection.weight[:g])
+    before, plain = model(x), snapshot(model)
+    if exact:
+        remove_streams(model)
+        torch.testing.assert_close(model(x), before, rtol=0, atol=5e-6)
+    else:
+        with pytest.raises(ValueError, match="blocks.0.hyper_connections.0 mixes the streams"):
+            remove_streams(model)
+        assert snapshot(model) == plain
+        torch.testing.assert_close(model(x), before, rtol=0, atol=0)
+
+
+def test_a_matrix_that_a_token_chooses_does_not_come_out():
+    model = network()
+    add_streams(model, "hc")
+    with torch.no_grad():
+        connections(model)[3].weight[0] = 0.1
+    with pytest.raises(ValueError, match="blocks.1.hyper_connections.1 mixes the streams"):
+        remove_streams(model)
+
+
+@pytest.mark.parametrize(
+    "part, words",
+    [("W_pre", "reads"), ("b_pre", "reads"), ("W_post", "writes"), ("b_post", "writes")],
+)
+def test_streams_stay_where_the_gates_have_moved(part, words):
+    model = network()
+    add_streams(model, "go-mhc")
+    moved = connections(model)[3]
+    tensor = moved.weight if part[0] == "W" else moved.bias
+    d, g = 4, moved.mixer.num_parameters
+    first = g if part.endswith("pre") else g + d
+    with torch.no_grad():
+        tensor[first : first + d] -= 0.01
+    plain = snapshot(model)
+    with pytest.raises(ValueError, match=f"blocks.1.hyper_connections.1 {words}.*something else"):
+        remove_streams(model)
+    assert snapshot(model) == plain
+
+
+def test_training_moves_the_gates():
+    model = network()
+    add_streams(model, "go-mhc")
+    train(model, tokens())
+    with pytest.raises(ValueError, match="plain residuals"):
+        remove_streams(model)
+
+
+# What is refused, with nothing changed
+
+
+class Narrow(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.linear = nn.Linear(C, C // 2)
+
+    def forward(self, x):
+        return self.linear(x)
+
+
+def twice():
+    block = Block()
+    return Network(block, block)
+
+
+def patched():
+    model = network()
+    model.blocks[2].forward = model.blocks[2].forward
+    return model
+
+
+def converted():
+    model = network()
+    add_streams(model, "go-mhc")
+    return model
+
+
+def defaulted():
+    model = network(Defaulted)
+    for block in model.blocks:
+        block.attn = Masked()
+    return model
+
+
+def mixed():
+    return Network(Block(), Scaled())
+
+
+BRANCHES = {"stack": "blocks"}
+BLOCKS = {"stack": "blocks", "whole_blocks": True, "dim": C}
+
+
+@pytest.mark.parametrize(
+    "model, options, words",
+    [
+        (network, {"mixer": "go_mhc"}, "did you mean go-mhc"),
+        (network, {"d": 0}, "number of streams d >= 1, got 0"),
+        (network, {"d": 1}, "d >= 2"),
+        (network, {"mixer": "kron-go", "d": 3}, "kron-go"),
+        (network, {"s": 0}, ">= 1"),
+        (network, {"stack": "layers"}, "a stack of Network, which has no 'layers'"),
+        (network, {"dim": C}, "dim, the C"),
+        (network, {"stack": "blocks", "whole_blocks": True}, "dim, the C"),
+        (network, {**BLOCKS, "dim": 0}, "dim >= 1"),
+        (mixed, BRANCHES, r"blocks.1 \(Scaled\) does not add its branches"),
+        (lambda: network(Parallel), {}, r"blocks.0 \(Parallel\) does not add its branches"),
+        (lambda: network(Gated), {}, r"blocks.0 \(Gated\) has weights beside those, gate"),
+        (lambda: network(Dropping).eval(), {}, r"\(Dropping\) does not add its branches"),
+        (defaulted, {}, r"\(Defaulted\) hands its attention or MLP other arguments"),
+        (lambda: network(Defaulted), {}, r"forward that cannot be followed \(TypeError: .*mask"),
+        (lambda: network(Cached), {}, "ln_1, attn, ln_2, mlp .*; Network has none.*whole_blocks"),
+        (lambda: network(Cached), BRANCHES, r"blocks.0 \(Cached\) has linear, norm. whole_blocks"),
+        (lambda: Network(Block(), Narrow()), BLOCKS, r"blocks.1 \(Narrow\) returned \(2, 3, 8\)"),
+        (lambda: network(count=0), BRANCHES, "blocks in the stack 'blocks', got none"),
+        (twice, BRANCHES, "each block of 'blocks' once"),
+        (patched, BRANCHES, r"blocks.2 \(Block\) with the forward of its class"),
+        (converted, {}, "it already has some"),
+        (converted, BRANCHES, "blocks.0 already has some"),
+        (converted, BLOCKS, "blocks.0 already has some"),
+        (lambda: nn.ModuleList([network(), network()]), {}, "several: 0.blocks, 1.blocks"),
+    ],
+)
+def test_what_cannot_be_converted_is_named_and_left_as_it_is(model, options, words):
+    model = model()
+    before, names = snapshot(model), list(model.state_dict())
+    with pytest.raises(ValueError, match=words):
+        add_streams(model, **{"mixer": "go-mhc", **options})
+    assert snapshot(model) == before
+    assert list(model.state_dict()) == names
+
+
+@pytest.mark.parametrize(
+    "model, options, words",
+    [
+        (network, {"stack": "head.0"}, "ModuleList or Sequential as the stack, got LayerNorm"),
+        (network, {"d": 2.0}, "number of streams d as an integer"),
+        (network, {"iterations": 3}, "options s, factors"),
+    ],
+)
+def test_wrong_kinds_are_named(model, options, words):
+    model = model()
+    before = snapshot(model)
+    with pytest.raises(TypeError, match=words):
+        add_streams(model, **{"mixer": "go-mhc", **options})
+    assert snapshot(model) == before
+
+
+def test_what_is_no_model(unchecked):
+    with pytest.raises(TypeError, match="a model to convert, got list"):
+        add_streams([], "go-mhc")
+    with pytest.raises(TypeError, match="a model with streams, got str"):
+        remove_streams("model")
+    with pytest.raises(ValueError, match="one that it has not"):
+        add_streams(network(), "go-mhc", stack=network().blocks)
+    with pytest.raises(ValueError, match="got Network without any"):
+        remove_streams(network())
+
+
+def test_a_block_whose_shape_only_the_call_tells():
+    class Late(Narrow):
+        def forward(self, x, sign):
+            return super().forward(x) if x.sum().item() else x
+
+    model = network(Late)
+    whole(model)
+    with pytest.raises(ValueError, match=r"Late to return a stream \(2, 6, 16\), got \(2, 6, 8\)"):
+        model(tokens(), sign=1)
+
+
+def test_looking_at_blocks_changes_neither_them_nor_the_random_numbers():
+    class Counting(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.drop, self.calls = nn.Dropout(), 0
+
+        def forward(self, x):
+            self.calls += 1
+            return self.drop(x)
+
+    model, seen = network(Counting), []
+    model.blocks[0].drop.register_forward_hook(lambda m, a, out: seen.append(out))
+    state = torch.get_rng_state()
+    whole(model, "mhc")
+    assert torch.equal(torch.get_rng_state(), state)
+    assert [block.calls for block in model.blocks] == [0, 0, 0]
+    assert seen == []
