@@ -287,6 +287,12 @@ def test_figures_say_how_they_were_made(reader, page):
         expect(told).to_contain_text(word)
 
 
+def test_play_is_live_without_a_server(unzipped):
+    opened = unzipped.open("book/play.html")
+    expect(opened.locator(".play .play-entries tbody tr")).to_have_count(4)
+    expect(opened.locator("#fig-play")).to_be_hidden()
+
+
 def test_a_knob_turns_in_a_notebook_alone(browser):
     """The output of a cell brings its own script: no page of the book around it."""
     frames = {}

@@ -23,6 +23,7 @@ from book.tools.execute import NotebookError, digest, execute, files_under
 from book.tools.finish import finish
 from book.tools.generated import part, wanted
 from book.tools.launch import add_launch_buttons
+from book.tools.modules import join
 from book.tools.repository import RepositoryError, checked
 from gomhc.files import replacing
 
@@ -116,6 +117,9 @@ def stage(root: Path, executed: Path, runs: dict[str, dict[str, Any]]) -> Path:
         nbformat.write(dressed, source / "notebooks" / f"{name}.ipynb")
     if (script := root / "gomhc" / "companion" / "figures" / "knob.js").exists():
         shutil.copy(script, source / "book" / "static")
+    if (modules := source / "book" / "static" / "play").exists():
+        (source / "book" / "static" / "play.js").write_text(join(modules / "main.js"), "utf-8")
+        shutil.rmtree(modules)
     (source / "book" / "execution.md").write_text(execution_page(runs), encoding="utf-8")
     (source / "book" / "generated").mkdir()
     for name in wanted(source / "book"):
