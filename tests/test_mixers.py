@@ -420,3 +420,10 @@ def test_published_factors():
     assert [factor.d for factor in make_mixer("kromhc", 8).factors] == [2, 2, 2]
     assert [factor.d for factor in make_mixer("kron-go", 8).factors] == [2, 4]
     assert [factor.d for factor in make_mixer("kron-go", 64).factors] == [8, 8]
+
+
+def test_a_table_without_numbers_gets_them_where_it_goes():
+    theta = torch.randn(3, 24)
+    family = make_mixer("mhc-lite", 4)
+    expected = family(theta)
+    assert torch.equal(family.to("meta").to("cpu")(theta), expected)
