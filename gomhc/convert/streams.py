@@ -74,8 +74,8 @@ def add_streams(
     `reduce_streams` makes the plain (..., C) of it. The model has to run its blocks one after the
     other, all of them, and do nothing else with what goes from one to the next.
 
-    Old weights keep their names; new ones are `hyper_connections` of each block, in its dtype, but b
-    and α in float32 at least. In half precision the start is kept as well as that can hold it.
+    Old weights keep their names; new ones are `hyper_connections` of each block, in its dtype, but
+    b and α in float32 at least. In half precision the start is kept as well as that can hold it.
 
     Args:
         model: with blocks as those of GPT-2, nanoGPT, Llama (also Mistral, Qwen, OLMo, OLMo 2) and
