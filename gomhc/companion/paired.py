@@ -34,7 +34,8 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         """Mean and interval in percent."""
-        return f"{self.mean:+.1%} ({self.low:+.1%} to {self.high:+.1%})"
+        mean, low, high = (f"{x:+.1%}".replace("-0.0%", "0.0%") for x in self[:3])
+        return f"{mean} ({low} to {high})"
 
     @property
     def half_width(self) -> float:

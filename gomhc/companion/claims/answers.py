@@ -175,7 +175,7 @@ def language_model(said: Said) -> str:
     if mixing == {HOLDS}:
         lead = "Yes, at the sizes tried: mixing the streams lowers the loss."
     elif mixing == {FAILS}:
-        lead = "No, not at the sizes tried: mixing the streams gains too little to be seen."
+        lead = "No, not at the sizes tried: mixing the streams gains next to nothing, if anything."
     elif mixing == {UNDECIDED}:
         lead = "That is not decided at the sizes tried."
     else:

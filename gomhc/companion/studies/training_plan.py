@@ -56,8 +56,8 @@ class Experiment(NamedTuple):
         seeds: that are reported.
         main_seeds: of the arms in `MAIN`.
         wanted: half-width of the 95 % interval that the number of seeds is chosen for, and the
-            smallest gain that the ledger asks for: a share of the loss above the floor of the
-            text, or of the loss itself where no floor is known.
+            gain that must be excluded before the ledger says "does not hold": a share of the loss
+            above the floor of the text, or of the loss itself where no floor is known.
         arms: in order of importance.
     """
 
@@ -106,7 +106,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         wanted=0.02,
         arms=(*MAIN, "mhc", "go-mhc s=1", "transport"),
     ),
-    # As long as what is read of it: of the letters above it is one and a half times their number.
+    # A training reads about as many tokens as the text has; of the letters, one and a half times.
     "bible": Experiment(
         "book",
         {"preset": "small", "block": 64, "vocabulary": 512},
@@ -187,7 +187,7 @@ REPORTED: dict[str, dict[str, float]] = {
     "bible": {},
 }
 KEPT = {"keep_function": True, "reduce": "mean", "offsets": 0.0}
-# Trainings that differ from a reported one in a single thing: name -> its arm, changes to the
+# Trainings that differ from a reported one in what is named: name -> its arm, changes to the
 # model, changes to the training.
 CONTROLS: dict[str, dict[str, tuple[str, dict[str, Any], dict[str, Any]]]] = {
     "letters": {
