@@ -545,7 +545,7 @@ def test_the_command(tmp_path, capsys):
     [
         (["--data", "nowhere.txt"], "path of a text file, found none at 'nowhere.txt'"),
         (["--mixer", "kromhc", "--streams", "3"], "kromhc"),
-        (["--mixer", "mhc", "--block-size-s", "2"], "the options iterations, factors; got s"),
+        (["--mixer", "mhc", "--block-size-s", "2"], "the options iterations, eps, factors; got s"),
         (["--device", "abacus"], "expected a device auto, cpu or cuda, got 'abacus'"),
         (["--out", __file__], "expected a folder to write to"),
         (["--final", "-3"], "expected final in"),
