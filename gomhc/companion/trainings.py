@@ -121,8 +121,8 @@ def summary(experiment: str) -> pd.DataFrame:
         experiment: out of `EXPERIMENTS`.
 
     Returns:
-        A row an arm: learning rate, seeds, mean loss, standard deviation, parameters, and its
-        differences from identity and residual in words.
+        A row an arm, in words: seeds, parameters, mean loss and its standard deviation over seeds,
+        and its differences from identity and residual.
     """
     table = reported(experiment)
     against = {base: differences(experiment, base) for base in ("identity", "residual")}
@@ -131,11 +131,9 @@ def summary(experiment: str) -> pd.DataFrame:
         losses = pd.Series(_losses(runs))
         first = next(iter(runs.values()))
         rows[arm] = {
-            "learning rate": first.config["training"]["learning_rate"],
             "seeds": len(runs),
-            "mean loss": losses.mean(),
-            "standard deviation": losses.std(),
-            "parameters": first.metrics["parameters"],
+            "parameters": f"{first.metrics['parameters']:,}",
+            "loss": f"{losses.mean():.4f} ± {losses.std():.4f}",
         } | {
             f"against {base}": str(parts[arm]) if arm in parts else "–"
             for base, parts in against.items()
