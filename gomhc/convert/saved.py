@@ -54,7 +54,7 @@ def from_pretrained(model_class: type[Any], folder: str | PathLike[str], **optio
             f"expected the weights of all streams in {folder}, but {min(lost)} is missing"
         )
     model.__class__ = model_class
-    fill_tables(model)
+    move_tables(model)
     return (model, report) if with_report else model
 
 
@@ -69,8 +69,8 @@ def add_again(model: Any, folder: str | PathLike[str]) -> None:
         convert(*find_stack(model, entry["stack"]), **chosen)
 
 
-def fill_tables(model: nn.Module) -> None:
-    """Transformers empties buffers that no file has; a mixer that is moved makes its own anew."""
+def move_tables(model: nn.Module) -> None:
+    """Transformers fills a model without moving it, so that mixers' tables stay where they were."""
     for connection in model.modules():
         if isinstance(connection, HyperConnection):
             connection.mixer.to(connection.weight.device)

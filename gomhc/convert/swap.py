@@ -17,7 +17,6 @@ Note [Their connections]
 
 import math
 from collections.abc import Callable
-from contextlib import nullcontext
 from typing import Any, NamedTuple
 
 import torch
@@ -316,16 +315,11 @@ def _connection(
     generator: torch.Generator | None,
 ) -> HyperConnection:
     """Ours with their weights; with those of H_res too, if its mixer is theirs."""
-    d, width, where = weights.d, weights.weight.shape[1], weights.weight.device
-    # A mixer's tables stay where they are on "meta", whose weights are to be loaded.
-    with torch.device("meta") if where.type == "meta" else nullcontext():
-        mixer = make_mixer(name, d, backend=backend, **options)
-        start = {"off_diagonal_mass": off_diagonal_mass, "generator": generator}
-        choices: dict[str, Any] = {**start, **weights.epsilons}
-        connection = HyperConnection(width // d, nn.Identity(), mixer, **choices)
-    connection.to(weights.weight.dtype)
-    if where.type != "meta":
-        connection.to(where)
+    d, width = weights.d, weights.weight.shape[1]
+    mixer = make_mixer(name, d, backend=backend, **options)
+    start = {"off_diagonal_mass": off_diagonal_mass, "generator": generator}
+    choices: dict[str, Any] = {**start, **weights.epsilons}
+    connection = HyperConnection(width // d, nn.Identity(), mixer, **choices).to(weights.weight)
     whole = isinstance(mixer, Sinkhorn)
     ours, theirs, first = (0, 0, 0) if whole else (mixer.num_parameters, d * d, 1)
     connection.weight[ours:] = weights.weight[theirs:]

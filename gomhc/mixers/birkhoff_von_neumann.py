@@ -55,8 +55,9 @@ class BirkhoffVonNeumann(Mixer):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "BirkhoffVonNeumann":
         """All that moves a module goes this way, and `to_empty` leaves the numbers behind."""
         super()._apply(fn, recurse)
-        had = self.permutations  # without numbers it cannot be moved, and a new one can
-        self.permutations = self._table().to(fn(self._table() if had.is_meta else had))
+        moved = fn(self.permutations)
+        if not moved.is_meta:  # there it would lose its numbers, and `mix` takes them along
+            self.permutations = self._table().to(moved)
         return self
 
     def mix(self, theta: Float[Tensor, "*batch g"]) -> Float[Tensor, "*batch d d"]:
