@@ -6,6 +6,7 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,21 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         pytest.exit(f"{error}: apt-get install chromium", returncode=2)
 
 
-@pytest.fixture(scope="session")
-def server() -> Iterator[str]:
-    """The address under which the built book is served."""
-    handler = functools.partial(Quiet, directory=HTML)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
+@contextmanager
+def serving(handler: type[Quiet], folder: Path) -> Iterator[str]:
+    """The address under which a handler serves a folder."""
+    bound = functools.partial(handler, directory=folder)
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), bound) as served:
         threading.Thread(target=served.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{served.server_port}/"
         served.shutdown()
+
+
+@pytest.fixture(scope="session")
+def server() -> Iterator[str]:
+    """The address under which the built book is served."""
+    with serving(Quiet, HTML) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,7 @@
 It needs no built book: the page here is a plain one, with the script that the build would write.
 """
 
-import functools
-import http.server
 import re
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ from playwright.sync_api import Browser, Page, expect
 
 from book.tools.modules import join
 from book.tools.play_figure import first_matrix
-from browser.conftest import Quiet, new_context
+from browser.conftest import Quiet, new_context, serving
 from gomhc import MIXERS, composite_gain, composites, make_mixer, smallest_singular_value
 from gomhc.adam import Adam
 from gomhc.companion.figures import COLORS
@@ -66,11 +63,8 @@ def site() -> Iterator[str]:
             self.end_headers()
             self.wfile.write(text.encode())
 
-    handler = functools.partial(Handler, directory=STATIC)
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as served:
-        threading.Thread(target=served.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{served.server_port}/"
-        served.shutdown()
+    with serving(Handler, STATIC) as address:
+        yield address
 
 
 @pytest.fixture(scope="session")

@@ -65,7 +65,7 @@ COMPANION = [
     {"gomhc.companion.studies.cost.front"},
     {"gomhc.companion.studies.cost.units"},
     {"gomhc.companion.studies.*"},
-    {"gomhc.companion.studies.training_plan"},
+    {"gomhc.companion.studies.training_plan", "gomhc.companion.studies.estimate"},
     {"gomhc.companion.studies"},
     {"gomhc.companion.probes"},
     {"gomhc.companion.studies.__main__", "gomhc.companion.claims.base"},

@@ -7,7 +7,7 @@ import torch
 
 from gomhc.companion import records
 from gomhc.companion.studies import estimate, training_plan
-from gomhc.companion.studies.language_models import ARMS
+from gomhc.companion.studies.language_models import ARMS, gpt_config
 from gomhc.companion.studies.training_plan import (
     CONTROLS,
     EXPERIMENTS,
@@ -23,7 +23,7 @@ from gomhc.companion.studies.training_plan import (
     seeds,
     units,
 )
-from gomhc.lm.model import GPT, preset
+from gomhc.lm.model import GPT
 from gomhc.lm.train import TrainConfig
 
 PROFILES = ("smoke", "book", "full")
@@ -45,8 +45,7 @@ def test_there_is_no_other_profile():
 
 @pytest.mark.parametrize("unit", EVERY[::5], ids=lambda unit: unit.name)
 def test_a_unit_is_a_configuration(unit):
-    changes = dict(unit.config["model"])
-    config = TrainConfig(preset(changes.pop("preset"), **changes), **unit.config["training"])
+    config = TrainConfig(gpt_config(unit.config["model"]), **unit.config["training"])
     config.model.make_mixer()
     assert config.seed == unit.seeds[0]
     assert config.decay_connections == ("decay" in unit.name)
@@ -112,9 +111,8 @@ def test_a_control_differs_from_its_arm_in_what_it_says(experiment, what):
 
 def test_the_wide_residual_has_as_many_parameters_as_go_mhc():
     def count(**changes):
-        sizes = dict(EXPERIMENTS["letters"].model)
         with torch.device("meta"):
-            return GPT(preset(sizes.pop("preset"), **sizes, **changes)).num_parameters()
+            return GPT(gpt_config(EXPERIMENTS["letters"].model | changes)).num_parameters()
 
     _, model, _ = CONTROLS["letters"]["wide"]
     ours = count(**ARMS[GO])

@@ -17,21 +17,13 @@ from PIL import Image
 
 from gomhc import distance_to_family, make_mixer
 from gomhc.companion.figures import COLORS
+from gomhc.companion.figures.polytope import CORNERS, deltoid
 from gomhc.files import replacing
 
 STATIC = Path(__file__).resolve().parents[1] / "static"
-CORNERS = np.array([[0.5, np.sqrt(3) / 2], [0.0, 0.0], [1.0, 0.0]])  # I, Z, Z²
 BLUE, ORANGE, NIGHT, SNOW = COLORS["go-mhc"], "#F2A65A", "#10202E", "#F7FAFC"
 STEPS = 60  # along a side
 CARD = (1200, 630)  # pixels, what social media show whole
-
-
-def deltoid() -> np.ndarray:
-    """What s = 1 reaches of the slice: the curve of the eigenvalue (2e^{it} + e^{-2it})/3."""
-    t = np.linspace(0, 2 * np.pi, 400)
-    z = (2 * np.exp(1j * t) + np.exp(-2j * t)) / 3
-    roots = np.exp(2j * np.pi * np.arange(3) / 3)
-    return (1 + 2 * (z[:, None] * roots.conj()).real) / 3 @ CORNERS
 
 
 def mark(ax: Axes, linewidth: float) -> None:

@@ -12,9 +12,10 @@ from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from book.tools.artwork import CORNERS, STATIC, deltoid
+from book.tools.artwork import STATIC
 from gomhc import composites, make_mixer
 from gomhc.companion.figures import COLORS, use_style
+from gomhc.companion.figures.polytope import CORNERS, circulant_weights, deltoid
 from gomhc.files import replacing
 from gomhc.spectra import perfect_mirsky
 
@@ -42,10 +43,9 @@ def entries(ax: Axes, H: np.ndarray) -> None:
 
 def place(ax: Axes, H: np.ndarray) -> None:
     """Its projection onto the circulants aI + bZ + cZ²."""
-    weights = [np.mean([H[i, (i + k) % D] for i in range(D)]) for k in range(D)]
     ax.plot(*np.vstack([CORNERS, CORNERS[:1]]).T, color="#222222", linewidth=1)
     ax.plot(*deltoid().T, color=COLORS["hc"], linewidth=1.3)
-    ax.plot(*(np.array(weights) @ CORNERS), "o", color=COLORS["go-mhc"], markersize=8)
+    ax.plot(*(circulant_weights(H) @ CORNERS), "o", color=COLORS["go-mhc"], markersize=8)
     for corner, name, shift in zip(
         CORNERS, ["$I$", "$Z$", "$Z^2$"], (0.03, -0.1, -0.1), strict=True
     ):

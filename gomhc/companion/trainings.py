@@ -9,12 +9,12 @@ from gomhc.companion import records
 from gomhc.companion.paired import Difference, difference
 from gomhc.companion.records import Record
 from gomhc.companion.studies.training_plan import (
-    CONTROLS,
     EXPERIMENTS,
     GO,
     TUNING_SEED,
     at,
     judged,
+    names_of,
     rates,
     record_name,
     seeds,
@@ -50,9 +50,8 @@ COMPARED = (
 )
 
 
-def _runs(experiment: str, what: str, arm: str, count: int) -> dict[int, Record]:
+def _runs(names: Mapping[int, str]) -> dict[int, Record]:
     """Seed -> record; empty if one is missing or diverged."""
-    names = {seed: record_name(experiment, what, arm, seed) for seed in range(count)}
     shipped = set(records.shipped_names())
     if not shipped >= set(names.values()):
         return {}
@@ -72,8 +71,7 @@ def reported(experiment: str) -> dict[str, dict[int, Record]]:
     """
     table = {}
     for arm in EXPERIMENTS[experiment].arms:
-        count = len(seeds(experiment, arm))
-        every = [_runs(experiment, at(rate), arm, count) for rate in rates(experiment, arm)]
+        every = [_runs(names_of(experiment, arm, rate)) for rate in rates(experiment, arm)]
         if whole := [runs for runs in every if runs]:
             table[arm] = min(whole, key=lambda runs: sum(_losses(runs).values()))
     return table
@@ -109,7 +107,10 @@ def differences(experiment: str, base: str) -> dict[str, Difference]:
     Raises:
         KeyError: if the base's trainings are not stored.
     """
-    table = reported(experiment)
+    return _differences(reported(experiment), base)
+
+
+def _differences(table: Mapping[str, Mapping[int, Record]], base: str) -> dict[str, Difference]:
     theirs = _losses(table[base])
     return {arm: difference(_losses(runs), theirs) for arm, runs in table.items() if arm != base}
 
@@ -125,7 +126,7 @@ def summary(experiment: str) -> pd.DataFrame:
         and its differences from identity and residual.
     """
     table = reported(experiment)
-    against = {base: differences(experiment, base) for base in ("identity", "residual")}
+    against = {base: _differences(table, base) for base in ("identity", "residual")}
     rows = {}
     for arm, runs in table.items():
         losses = pd.Series(_losses(runs))
@@ -164,9 +165,8 @@ def _control(
 ) -> dict[int, Record]:
     if not what:
         return plain.get(arm, {})
-    if what not in CONTROLS[experiment]:
-        return {}
-    return _runs(experiment, what, arm, EXPERIMENTS[experiment].seeds)
+    kept = seeds(experiment, arm, what)
+    return _runs({seed: record_name(experiment, what, arm, seed) for seed in kept})
 
 
 def rates_tried(experiment: str) -> pd.DataFrame:

@@ -228,8 +228,8 @@ def block_size(said: Said) -> str:
 
 def streams(said: Said) -> str:
     """Four streams or more?"""
-    entry = said("scaling-d-letters") if chosen("letters") else None
-    if entry is None or entry.verdict == OPEN:
+    entry = said("scaling-d-letters")
+    if entry.verdict == OPEN:
         return "Four streams and eight have not been compared: the records are not complete."
     if not entry.values:
         return f"Four streams and eight could not be compared: {entry.measured}."

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from gomhc.companion import records
 from gomhc.companion.records import Record, RecordError
+from gomhc.companion.studies.base import GO as GO
 
 HOLDS, CAVEAT, FAILS, OPEN = "holds", "holds with a caveat", "does not hold", "not tested"
 UNDECIDED = "not decided at this size"
@@ -23,7 +24,6 @@ PLURALS = {
 }
 
 MOST = 0.95  # share of uniform samples that is as good as all
-GO = "go-mhc s=2"
 RIVALS = ("mhc-lite", "kromhc", "mhc")
 NAMES = {
     "go-mhc s=1": "go-mHC (s = 1)",

@@ -15,11 +15,11 @@ from gomhc.companion.figures.style import COLORS, color, styles
 
 REACHED = 1e-6  # distance to a family below which a matrix counts as reached
 NEARLY = 0.002  # distance up to which a point between grid points is drawn as reached
-CORNERS = np.array([[0.5, np.sqrt(3) / 2], [0.0, 0.0], [1.0, 0.0]])
+CORNERS = np.array([[0.5, np.sqrt(3) / 2], [0.0, 0.0], [1.0, 0.0]])  # I, Z, Z²
 
 
-def _deltoid() -> np.ndarray:
-    """The boundary of the unistochastic circulants, from its eigenvalue (2e^{it} + e^{-2it})/3."""
+def deltoid() -> np.ndarray:
+    """What s = 1 reaches of the slice: the curve of the eigenvalue (2e^{it} + e^{-2it})/3."""
     t = np.linspace(0, 2 * np.pi, 400)
     z = (2 * np.exp(1j * t) + np.exp(-2j * t)) / 3
     roots = np.exp(2j * np.pi * np.arange(3) / 3)
@@ -27,9 +27,15 @@ def _deltoid() -> np.ndarray:
     return weights @ CORNERS
 
 
+def circulant_weights(B: np.ndarray) -> np.ndarray:
+    """Barycentric coordinates of the circulants nearest to (..., 3, 3): projections on I, Z, Z²."""
+    shifts = np.stack([np.roll(np.eye(3), k, axis=1) for k in range(3)])
+    return np.einsum("...ij,kij->...k", B, shifts) / 3
+
+
 def _frame(ax: Axes, title: str, linewidth: float) -> None:
     """Draw the deltoid and the sides of the slice, and nothing else around them."""
-    ax.plot(*_deltoid().T, color=COLORS["hc"], linewidth=linewidth)
+    ax.plot(*deltoid().T, color=COLORS["hc"], linewidth=linewidth)
     ax.plot(*np.vstack([CORNERS, CORNERS[:1]]).T, color="#222222", linewidth=1)
     ax.set(title=title, aspect="equal")
     ax.axis("off")
@@ -194,12 +200,9 @@ def landing(samples: Mapping[int, ArrayLike]) -> Figure:
         samples: s -> (count, 3, 3) matrices.
     """
     fig, axes = plt.subplots(1, len(samples), figsize=(2.3 * len(samples), 2.4))
-    shifts = np.stack([np.roll(np.eye(3), k, axis=1) for k in range(3)])  # I, Z, Z²
     for ax, (s, B) in zip(np.atleast_1d(axes), samples.items(), strict=True):
-        # Projecting on I, Z, Z² gives the barycentric coordinates of the nearest circulant.
-        weights = np.einsum("bij,kij->bk", np.asarray(B), shifts) / 3
         ax.scatter(
-            *(weights @ CORNERS).T,
+            *(circulant_weights(np.asarray(B)) @ CORNERS).T,
             s=3,
             alpha=0.35,
             color=COLORS["go-mhc"],

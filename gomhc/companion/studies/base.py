@@ -20,6 +20,7 @@ BENCHMARKS = {
 }
 
 
+GO = "go-mhc s=2"  # the label that others are compared with
 LATER = ("orthogonal", "transport")  # mixers that came after the paper
 
 

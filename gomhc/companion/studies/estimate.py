@@ -23,6 +23,9 @@ def estimate(units: Iterable[Unit], given: Mapping[str, Any]) -> dict[str, float
         Name -> seconds of all its steps; evaluations and reports of the streams come on top.
         A configuration that fails, such as one whose text is not there, has no entry.
     """
+    # Here and not above: what trains takes seconds to import.
+    from gomhc.companion.studies.language_models import gpt_config
+
     speeds: dict[str, float | None] = {}
     seconds = {}
     for unit in units:
@@ -32,16 +35,9 @@ def estimate(units: Iterable[Unit], given: Mapping[str, Any]) -> dict[str, float
             speeds[key] = _tokens_per_second(unit, given)
         speed = speeds[key]
         if speed is not None:
-            tokens = training["steps"] * training["batch"] * _block(unit)
+            tokens = training["steps"] * training["batch"] * gpt_config(unit.config["model"]).block
             seconds[unit.name] = tokens / speed
     return seconds
-
-
-def _block(unit: Unit) -> int:
-    from gomhc.lm.model import preset
-
-    changes = dict(unit.config["model"])
-    return preset(changes.pop("preset"), **changes).block
 
 
 def _tokens_per_second(unit: Unit, given: Mapping[str, Any]) -> float | None:

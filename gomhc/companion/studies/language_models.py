@@ -3,7 +3,7 @@
 import functools
 import hashlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -12,11 +12,11 @@ import torch
 
 from gomhc.companion.studies.base import Outcome, Stopped
 from gomhc.lm import data
-from gomhc.lm.model import GPT, RESIDUAL, preset
+from gomhc.lm.model import GPT, RESIDUAL, GPTConfig, preset
 from gomhc.lm.report import stream_report
 from gomhc.lm.train import NonFiniteError, Progress, TrainConfig, chosen_device, train
 
-__all__ = ["ARMS", "run"]
+__all__ = ["ARMS", "gpt_config", "run"]
 
 ARMS: dict[str, dict[str, Any]] = {
     "residual": {"mixer": RESIDUAL},
@@ -86,8 +86,7 @@ def run(
         FileNotFoundError: if the folder has no such file.
     """
     where = chosen_device(device)
-    changes = dict(model)
-    sizes = preset(changes.pop("preset"), **changes)
+    sizes = gpt_config(model)
     options = dict(corpus)
     kind = options.pop("kind")
     if kind == "stories":
@@ -136,6 +135,22 @@ def run(
         "sample": text.tokenizer.decode(sample),
     }
     return Outcome(metrics, _curves(seen))
+
+
+def gpt_config(model: Mapping[str, Any]) -> GPTConfig:
+    """The sizes that a training's configuration names.
+
+    Args:
+        model: `preset` and changes to it.
+
+    Returns:
+        The configuration of its GPT.
+
+    Raises:
+        ValueError: if there is no such preset, or the sizes are none.
+    """
+    changes = dict(model)
+    return preset(changes.pop("preset"), **changes)
 
 
 @functools.lru_cache(maxsize=3)

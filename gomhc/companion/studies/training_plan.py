@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from gomhc.companion.paired import Power, power
 from gomhc.companion.records import Record
-from gomhc.companion.studies.base import Outcome, Probe, Unit
+from gomhc.companion.studies.base import GO, Outcome, Probe, Unit
 from gomhc.companion.studies.language_models import ARMS, run
 
 __all__ = [
@@ -28,6 +28,8 @@ __all__ = [
     "at",
     "chosen",
     "judged",
+    "names_of",
+    "pilot_names",
     "pilot_power",
     "rates",
     "record_name",
@@ -36,7 +38,6 @@ __all__ = [
 ]
 
 PROTOCOL = 1
-GO = "go-mhc s=2"
 MAIN = ("residual", "identity", GO)  # the arms of the question, and of the pilot
 PILOT_RATE = 3e-3
 TUNING_SEED = 100  # the first of those that are not reported
@@ -239,18 +240,51 @@ def at(learning_rate: float) -> str:
     return f"lr{learning_rate:g}"
 
 
-def seeds(experiment: str, arm: str) -> range:
-    """The seeds that are reported of an arm.
+def seeds(experiment: str, arm: str, control: str = "") -> range:
+    """The seeds that are reported of an arm, or of a control of it.
 
     Args:
         experiment: out of `EXPERIMENTS`.
         arm: of it.
+        control: out of `CONTROLS[experiment]`; none for the arm itself.
 
     Returns:
         From 0 on; the first ones are those of every arm.
     """
     sizes = EXPERIMENTS[experiment]
-    return range(sizes.main_seeds if arm in MAIN else sizes.seeds)
+    if control == "dead":  # which is the identity
+        return range(1)
+    return range(sizes.main_seeds if arm in MAIN and not control else sizes.seeds)
+
+
+def names_of(experiment: str, arm: str, learning_rate: float, control: str = "") -> dict[int, str]:
+    """The records that report an arm at a learning rate, or a control of it.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+        arm: of it.
+        learning_rate: out of `rates`; the names of controls do not tell it.
+        control: out of `CONTROLS[experiment]`; none for the arm itself.
+
+    Returns:
+        Seed -> name.
+    """
+    what = control or at(learning_rate)
+    return {k: record_name(experiment, what, arm, k) for k in seeds(experiment, arm, control)}
+
+
+def pilot_names(experiment: str, arm: str) -> dict[int, str]:
+    """The records of an arm of the pilot.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+        arm: out of `MAIN`.
+
+    Returns:
+        Seed -> name; none where the experiment has no pilot.
+    """
+    tries = range(TUNING_SEED, TUNING_SEED + EXPERIMENTS[experiment].pilot)
+    return {k: record_name(experiment, at(PILOT_RATE), arm, k) for k in tries}
 
 
 def rates(experiment: str, arm: str) -> tuple[float, ...]:
@@ -335,7 +369,7 @@ def _controls(experiment: str) -> list[Unit]:
         _unit(experiment, arm, rate, seed, what, model, training)
         for what, (arm, model, training) in CONTROLS.get(experiment, {}).items()
         for rate in rates(experiment, arm)
-        for seed in range(1 if what == "dead" else EXPERIMENTS[experiment].seeds)
+        for seed in seeds(experiment, arm, what)
     ]
 
 
@@ -399,11 +433,7 @@ def pilot_power(
         raise ValueError(f"expected an experiment with a pilot, got {experiment}")
     losses: list[list[float]] = []
     for arm in arms:
-        names = [
-            record_name(experiment, at(PILOT_RATE), arm, TUNING_SEED + k)
-            for k in range(sizes.pilot)
-        ]
-        values = [judged(records[name]) for name in names]
+        values = [judged(records[name]) for name in pilot_names(experiment, arm).values()]
         losses.append([value for value in values if value is not None])
         if len(losses[-1]) < len(values):
             raise ValueError(f"expected a pilot that did not diverge, got one of {arm} that did")
