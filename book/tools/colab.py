@@ -58,8 +58,8 @@ if __version__ is None:
                     said.append(line)
     if run.returncode:
         raise RuntimeError(
-            "gomhc could not be installed beside the packages that are here. pip said at the end:"
-            "\n\n" + "".join(said[-12:])
+            "gomhc could not be installed beside the packages that are here. pip said:"
+            "\\n\\n" + "".join(said[-12:])
         )
     importlib.invalidate_caches()
     sys.modules.pop("gomhc", None)  # an empty folder of that name imports, too\
