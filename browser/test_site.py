@@ -293,6 +293,48 @@ def test_play_is_live_without_a_server(unzipped):
     expect(opened.locator("#fig-play")).to_be_hidden()
 
 
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in PAGES
+        if page.startswith("notebooks/0") and page[10:12] in {"01", "02", "03", "05"}
+    ],
+)
+def test_chapters_have_live_views(unzipped, page):
+    opened = unzipped.open(page)
+    expect(opened.locator("[data-play] .play-card").first).to_be_visible()
+
+
+def test_the_first_page_fits_one_screen(reader):
+    """Problem, live picture, three verdicts, three doors."""
+    opened = reader.open("book/index.html")
+    expect(opened.locator("[data-play] .play-card")).to_have_count(2)
+    doors = [door.bounding_box() for door in opened.locator(".bd-article .sd-card").all()]
+    assert len(doors) == 3
+    assert max(door["y"] + door["height"] for door in doors) <= opened.viewport_size["height"]
+    verdicts = opened.locator(".bd-article li").all()
+    assert len(verdicts) == 3
+    for verdict in verdicts:
+        expect(verdict).to_have_text(re.compile("^[✓◐✗≈–] "))
+
+
+def test_claims_are_chosen_by_verdict_and_topic(reader):
+    opened = reader.open("notebooks/08-verdicts.html")
+    claims, shown = (opened.locator(f"details.claim{end}") for end in ("", ":visible"))
+    total = claims.count()
+    expect(shown).to_have_count(total)
+    opened.get_by_label("Verdict", exact=True).select_option("holds")
+    expect(shown).to_have_count(opened.locator("details.claim[data-verdict=holds]").count())
+    assert 0 < shown.count() < total
+    opened.get_by_label("Topic", exact=True).select_option("The construction")
+    few = shown.count()
+    assert 0 < few < total
+    expect(opened.locator(".claim-filter output")).to_have_text(f"{few} of {total} claims")
+    shown.first.locator("summary").click()
+    expect(shown.first.get_by_text("Criterion.")).to_be_visible()
+
+
 def test_a_knob_turns_in_a_notebook_alone(browser):
     """The output of a cell brings its own script: no page of the book around it."""
     frames = {}

@@ -32,7 +32,8 @@ if (claims.length) {
   const topicOf = (claim) => claim.closest("section").querySelector("h2").firstChild.textContent;
   const chooser = (name, values) => {
     const options = ["all", ...new Set(values)].map((value) => new Option(value));
-    const select = Object.assign(document.createElement("select"), { autocomplete: "off" });
+    const about = { autocomplete: "off", ariaLabel: name };
+    const select = Object.assign(document.createElement("select"), about);
     select.append(...options);
     select.addEventListener("change", sift);
     const label = document.createElement("label");
