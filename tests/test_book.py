@@ -225,6 +225,20 @@ def test_executed_notebook_holds_outputs_and_its_own_history(project):
     assert [path.name for path in (project / "out").iterdir()] == ["tiny.ipynb"]
 
 
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [
+        ({"profile": "book"}, 'profile = "book"\nseed = 0\ndevice = "auto"'),
+        ({"seed": 1}, '# Parameters\nprofile = "smoke"\nseed = 1\ndevice = "auto"\n'),
+    ],
+)
+def test_page_shows_the_parameters_that_were_run_with(project, changed, shown):
+    run(project, **changed)
+    executed = nbformat.read(project / "out" / "tiny.ipynb", as_version=4)
+    seen = [cell for cell in executed.cells if "remove-cell" not in cell.metadata.get("tags", [])]
+    assert [cell.source for cell in seen if "device =" in cell.source] == [shown]
+
+
 def test_notebook_runs_in_an_empty_folder_of_its_own(project):
     # Jupyter's sockets lie there, too.
     listed = "print([name for name in os.listdir() if 'kernel-ipc' not in name])"
