@@ -1,0 +1,25 @@
+// Excerpts of search results: formulas as text, not as the TeX that a page is sent with.
+const SIGNS = {
+  alpha: "α", beta: "β", delta: "δ", epsilon: "ε", varepsilon: "ε", eta: "η", lambda: "λ", mu: "μ",
+  omega: "ω", pi: "π", rho: "ρ", sigma: "σ", tau: "τ", theta: "θ", Delta: "Δ", Omega: "Ω", Phi: "Φ",
+  Pi: "Π", Sigma: "Σ", Theta: "Θ", le: "≤", leq: "≤", ge: "≥", geq: "≥", ne: "≠", neq: "≠",
+  approx: "≈", sim: "∼", times: "×", cdot: "·", pm: "±", in: "∈", subset: "⊂", to: "→", mapsto: "↦",
+  infty: "∞", sum: "∑", prod: "∏", partial: "∂", otimes: "⊗", bigotimes: "⊗", top: "ᵀ", dots: "…",
+  ldots: "…", cdots: "…", lVert: "‖", rVert: "‖", Vert: "‖", sqrt: "√", bigl: "", bigr: "",
+};
+const inWords = (tex) => tex
+  .replace(/\\begin\{(\w+\*?)\}[^]*?\\end\{\1\}/g, "…")
+  .replace(/\\[dt]?frac\s*(?:\{([^{}]*)\}|(\w))\s*(?:\{([^{}]*)\}|(\w))/g, "$1$2/$3$4")
+  .replace(/\\([a-zA-Z]+)\s*/g, (_, name) => SIGNS[name] ?? "")
+  .replace(/\\[,;:!]/g, " ").replace(/\\./g, "").replace(/[{}$]/g, "")
+  .replace(/\^2(?!\d)/g, "²").replace(/\^3(?!\d)/g, "³");
+if (typeof Search === "object") {
+  const text = Search.htmlToText;
+  Search.htmlToText = (page, anchor) => {
+    const parsed = new DOMParser().parseFromString(page, "text/html");
+    for (const formula of parsed.querySelectorAll(".math")) {
+      formula.textContent = inWords(formula.textContent);
+    }
+    return text(parsed.documentElement.outerHTML, anchor);
+  };
+}
