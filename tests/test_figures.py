@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from matplotlib.collections import PathCollection
 
 from gomhc.companion.figures import circulant_slice, streams_diagram
 from gomhc.companion.figures.cost import pareto
@@ -42,7 +41,9 @@ def test_a_slice_that_is_not_whole_is_not_called_whole():
     weights = slice_points(12)
     distance = np.where(weights.min(1) > 1 / 24, 0.0, 0.1)
     title = circulant_slice(weights, {8: distance}).axes[0].get_title()
-    assert float(title.split(": ")[1].split("%")[0]) == pytest.approx(100 * (1 - 3 / 24) ** 2, abs=8)
+    assert float(title.split(": ")[1].split("%")[0]) == pytest.approx(
+        100 * (1 - 3 / 24) ** 2, abs=8
+    )
     assert "100%" not in title
 
 

@@ -14,12 +14,18 @@ const inWords = (tex) => tex
   .replace(/\\[,;:!]/g, " ").replace(/\\./g, "").replace(/[{}$]/g, "")
   .replace(/\^2(?!\d)/g, "²").replace(/\^3(?!\d)/g, "³");
 if (typeof Search === "object") {
-  const text = Search.htmlToText;
+  const { htmlToText, makeSearchSummary } = Search;
   Search.htmlToText = (page, anchor) => {
     const parsed = new DOMParser().parseFromString(page, "text/html");
+    for (const button of parsed.querySelectorAll(".bd-header-article, .provenance")) button.remove();
     for (const formula of parsed.querySelectorAll(".math")) {
       formula.textContent = inWords(formula.textContent);
     }
-    return text(parsed.documentElement.outerHTML, anchor);
+    return htmlToText(parsed.documentElement.outerHTML, anchor);
+  };
+  // Sphinx looks for stems, of which "caylei" is in no text: the last one of these that is there counts.
+  Search.makeSearchSummary = (page, stems, anchor) => {
+    const query = new URLSearchParams(location.search).get("q").trim();
+    return makeSearchSummary(page, [...stems, ...query.split(/\s+/), query], anchor);
   };
 }

@@ -42,7 +42,9 @@ def streams_diagram() -> Figure:
 
 def _stream(ax: Axes, height: float, end: float, colour: str) -> None:
     """A stream that runs from left to right."""
-    ax.annotate("", (end, height), (0, height), arrowprops={"color": colour, "linewidth": 2.3, **HEAD})
+    ax.annotate(
+        "", (end, height), (0, height), arrowprops={"color": colour, "linewidth": 2.3, **HEAD}
+    )
 
 
 def _box(ax: Axes, name: str, x: tuple[float, float], y: tuple[float, float]) -> None:
