@@ -1,6 +1,6 @@
 """The live page Play: its numbers are the library's, and its controls do what they say.
 
-It needs no built book: the page here is a plain one, with the script that the build would write.
+It needs no built book: the pages here are plain ones, with the script that the build would write.
 """
 
 import re
@@ -8,15 +8,25 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import numpy as np
 import pytest
 import torch
 from playwright.sync_api import Browser, Page, expect
 
+from book.tools.dress import live
 from book.tools.modules import join
 from book.tools.play_figure import first_matrix
 from browser.conftest import Quiet, new_context, serving
-from gomhc import MIXERS, composite_gain, composites, make_mixer, smallest_singular_value
+from gomhc import (
+    MIXERS,
+    cayley,
+    composite_gain,
+    composites,
+    make_mixer,
+    skew_symmetric,
+    smallest_singular_value,
+)
 from gomhc.adam import Adam
 from gomhc.companion.figures import COLORS
 from gomhc.spectra import perfect_mirsky
@@ -29,8 +39,28 @@ html[data-theme="dark"] { --pst-color-text-base: #ced6dd; --pst-color-background
 PAGE = """<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Play</title>
 <meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">
 <link rel="stylesheet" href="play.css"><style>{theme}</style></head>
-<body><main><h1>Play</h1><figure id="fig-play"><img src="play.svg" alt="A still."></figure></main>
+<body><main><h1>Play</h1><figure id="fig-play"><img src="play.svg" alt="A still."></figure>
+{place}</main>
 <script src="play.js" defer></script></body></html>"""
+
+
+def places() -> dict[str, str]:
+    """Where the book has live views: file -> HTML."""
+    of_pages = {
+        page.name: match[0]
+        for page in sorted(STATIC.parent.glob("*.md"))
+        for match in re.finditer(r"<div data-play=.*?</div>", page.read_text("utf-8"), re.DOTALL)
+    }
+    of_notebooks = {
+        path.name: live(cell.metadata["play"])
+        for path in sorted((STATIC.parents[1] / "notebooks").glob("*.ipynb"))
+        for cell in nbformat.read(path, as_version=4).cells
+        if "play" in cell.metadata
+    }
+    return of_pages | of_notebooks
+
+
+PLACES = places()
 # Method, d, s, Sinkhorn's steps.
 CASES = [
     (name, d, s, steps)
@@ -48,10 +78,11 @@ CLOSE = 1e-9
 def site() -> Iterator[str]:
     """The address of the static files, and of a page with the joined script."""
     files = {
-        "/page.html": ("text/html", PAGE.format(theme=THEME)),
         "/empty.html": ("text/html", '<!doctype html><link rel="icon" href="data:,">'),
         "/play.js": ("text/javascript", join(STATIC / "play" / "main.js")),
     }
+    for name, place in PLACES.items():
+        files[f"/{name}.html"] = ("text/html", PAGE.format(theme=THEME, place=place))
 
     class Handler(Quiet):
         def do_GET(self) -> None:
@@ -348,9 +379,9 @@ class Player:
         self.site = site
         self.open()
 
-    def open(self) -> None:
+    def open(self, name: str = "play.md") -> None:
         """Begin anew, at the top of the page (a reload would go back to where one was)."""
-        self.page.goto(f"{self.site}page.html")
+        self.page.goto(f"{self.site}{name}.html")
         expect(self.page.locator(".play")).to_be_visible()
         self.settle()
 
@@ -482,6 +513,78 @@ def test_a_method_goes_where_its_order_is_not_allowed(player):
     assert player.matrix().shape == (4, 4)
 
 
+@pytest.mark.parametrize("name", PLACES)
+def test_live_views_work_wherever_the_book_has_some(player, name):
+    player.open(name)
+    page = player.page
+    wanted = page.locator("[data-play]").evaluate("e => ({ ...e.dataset })")
+    cards = page.locator(".play-card")
+    expect(cards).to_have_count(len(wanted["play"].split()))
+    for stop in wanted.get("stops", "").split():
+        player.stop(stop)
+    frames = int(page.locator(".play").get_attribute("data-frames"))
+    surface = page.locator(".play-pad")
+    if surface.count():
+        surface.click(position={"x": 30, "y": 30})
+    else:
+        page.get_by_role("button", name="Train", exact=True).click()
+    player.settle()
+    assert int(page.locator(".play").get_attribute("data-frames")) > frames
+    scroll = "document.documentElement.scrollWidth <= document.documentElement.clientWidth"
+    assert page.evaluate(scroll)
+
+
+def test_most_chapters_of_the_construction_have_live_views():
+    assert {"index.md", "tour.md", "play.md"} <= set(PLACES)
+    chapters = {name[:2] for name in PLACES if name.endswith(".ipynb")}
+    assert chapters == {"01", "02", "03", "05"}
+
+
+# How H is made.
+
+
+@pytest.mark.parametrize(("d", "s"), [(2, 1), (3, 2), (4, 3)])
+def test_the_steps_of_the_construction_agree(modules, sample, d, s):
+    mixer = mixer_of("go-mhc", d, s, 20)
+    theta = torch.randn(mixer.num_parameters, generator=sample, dtype=torch.float64)
+    ours = call(
+        modules,
+        "mixers",
+        "return m.makeMixer('go-mhc', { d, s }).steps(theta);",
+        d=d,
+        s=s,
+        theta=theta.tolist(),
+    )
+    A = skew_symmetric(theta)
+    np.testing.assert_array_equal(ours["A"], A.numpy())
+    np.testing.assert_allclose(ours["Q"], cayley(A).numpy(), atol=CLOSE)
+
+
+def test_the_blocks_shown_are_the_entries(player):
+    player.page.get_by_label("Streams d", exact=True).select_option("4")
+    player.settle()
+    pictures = player.page.locator(".play-thirds svg")
+    A, Q, H = (
+        np.array(
+            pictures.nth(k)
+            .locator("rect")
+            .evaluate_all(
+                "cells => cells.map((e) => (e.matches('.play-negative') ? -1 : 1)"
+                " * Number(e.getAttribute('fill-opacity')))"
+            )
+        )
+        for k in range(3)
+    )
+    A, Q, H = A.reshape(8, 8), Q.reshape(8, 8), H.reshape(4, 4)
+    np.testing.assert_allclose(A, -A.T)
+    np.testing.assert_allclose(Q @ Q.T, np.eye(8), atol=0.05)  # to the two digits of a colour
+    np.testing.assert_allclose((Q**2).reshape(4, 2, 4, 2).sum((1, 3)) / 2, H, atol=0.02)
+    np.testing.assert_allclose(H, player.matrix()[:4, :4], atol=0.01)
+    player.page.get_by_label("Method", exact=True).select_option("mhc")
+    player.settle()
+    expect(player.page.locator(".play-thirds")).to_be_hidden()
+
+
 # Guided stops: what each sentence says is so.
 
 
@@ -591,7 +694,7 @@ def test_paper_and_a_page_without_javascript_have_the_picture(browser, site, pla
 
     context = new_context(browser, java_script_enabled=False)
     plain = context.new_page()
-    plain.goto(f"{site}page.html")
+    plain.goto(f"{site}play.md.html")
     expect(plain.locator("#fig-play img")).to_be_visible()
     context.close()
 
@@ -608,7 +711,8 @@ def test_every_control_and_picture_has_a_name(player):
 
 
 def test_it_works_from_a_folder_without_a_server(browser, tmp_path):
-    (tmp_path / "page.html").write_text(PAGE.format(theme=THEME), encoding="utf-8")
+    page = PAGE.format(theme=THEME, place=PLACES["play.md"])
+    (tmp_path / "play.md.html").write_text(page, encoding="utf-8")
     (tmp_path / "play.js").write_text(join(STATIC / "play" / "main.js"), encoding="utf-8")
     for name in ("play.css", "play.svg"):
         (tmp_path / name).write_bytes((STATIC / name).read_bytes())

@@ -101,7 +101,7 @@ def test_pages_include_what_the_build_can_write():
     assert len(names) == len({name for page in pages for name in re.findall("generated/.*", page)})
     answers = {name.removeprefix("answer-") for name in names if name.startswith("answer-")}
     assert answers <= set(ANSWERS)
-    others = {"verdicts", "headlines", "timings", "bibtex", "citation", "contributing"}
+    others = {"three", "headlines", "timings", "bibtex", "citation", "contributing"}
     others |= {"mixers-keep", "mixers-cost", "mixers-speed"}
     assert names == others | {f"answer-{name}" for name in answers}
     assert set(generated.HEADLINES) <= {claim.id for claim in CLAIMS}

@@ -5,6 +5,16 @@ if (location.protocol === "file:" && typeof DOCUMENTATION_OPTIONS === "object") 
   DOCUMENTATION_OPTIONS.SHOW_SEARCH_SUMMARY = false;
 }
 
+// Live views come with a script and a style sheet of their own, on pages that ask for some.
+if (document.querySelector("[data-play]")) {
+  const beside = (name) => new URL(name, document.currentScript.src).href;
+  const style = Object.assign(document.createElement("link"), { rel: "stylesheet" });
+  style.href = beside("play.css");
+  const script = document.createElement("script");
+  script.src = beside("play.js");
+  document.head.append(style, script);
+}
+
 // What scrolls in its own box can be scrolled with the keyboard, once it is reached by it.
 const boxes = "figure, .cell_output > .output, pre, .pst-scrollable-table-container, .math, mjx-container";
 const reachable = () => {
@@ -15,6 +25,39 @@ const reachable = () => {
 };
 addEventListener("load", reachable);
 addEventListener("resize", reachable);
+
+// A ledger whose claims can be chosen by verdict and by topic, which is the heading above them.
+const claims = [...document.querySelectorAll("details.claim")];
+if (claims.length) {
+  const topicOf = (claim) => claim.closest("section").querySelector("h2").firstChild.textContent;
+  const chooser = (name, values) => {
+    const options = ["all", ...new Set(values)].map((value) => new Option(value));
+    const select = Object.assign(document.createElement("select"), { autocomplete: "off" });
+    select.append(...options);
+    select.addEventListener("change", sift);
+    const label = document.createElement("label");
+    label.append(`${name} `, select);
+    return { label, select };
+  };
+  const verdict = chooser("Verdict", claims.map((claim) => claim.dataset.verdict));
+  const topic = chooser("Topic", claims.map(topicOf));
+  const count = document.createElement("output");
+  function sift() {
+    const fits = (chosen, value) => ["all", value].includes(chosen.select.value);
+    for (const claim of claims) {
+      claim.hidden = !(fits(verdict, claim.dataset.verdict) && fits(topic, topicOf(claim)));
+    }
+    for (const section of new Set(claims.map((claim) => claim.closest("section")))) {
+      section.hidden = !section.querySelector("details.claim:not([hidden])");
+    }
+    count.value = `${claims.filter((claim) => !claim.hidden).length} of ${claims.length} claims`;
+  }
+  const bar = document.createElement("div");
+  bar.className = "claim-filter";
+  bar.append(verdict.label, topic.label, count);
+  claims[0].closest("section").before(bar);
+  sift();
+}
 
 // Print with details open, and fold again what was folded; code and provenance are not printed.
 let opened = [];

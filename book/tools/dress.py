@@ -1,6 +1,8 @@
-"""Dress an executed notebook for the book: knobs beside their figures, and how figures were made.
+"""Dress an executed notebook for the book: live views, knobs, and how figures were made.
 
-The notebooks stay clean of both. A knob (`gomhc.companion.figures.knob`) leaves two outputs, the
+The notebooks stay clean of all three. A cell with `play` in its metadata, such as
+`{"play": "pad place", "controls": "s"}`, gets these live views below it: see
+book/static/play/page.js. A knob (`gomhc.companion.figures.knob`) leaves two outputs, the
 whole as HTML and its default frame as a picture. The book takes the picture, with the caption and
 number of any figure, and keeps the rest in a template that book/static's copy of knob.js puts to
 work.
@@ -8,6 +10,7 @@ work.
 
 import html
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ def commit(root: Path) -> str:
 
 
 def dress(notebook: nbformat.NotebookNode, name: str, revision: str) -> nbformat.NotebookNode:
-    """Put knobs beside their figures, and below every figure how it was made.
+    """Put live views below cells, knobs beside figures, and below figures how they were made.
 
     Args:
         notebook: as `book.tools.execute.execute` leaves it; changed in place.
@@ -46,6 +49,8 @@ def dress(notebook: nbformat.NotebookNode, name: str, revision: str) -> nbformat
         timing = cell.metadata.get("papermill") or {}
         seconds = timing.get("duration") or 0.0
         so_far += seconds
+        if wishes := cell.metadata.get("play"):
+            cells.append(_below(cell, "live", live(wishes)))
         if cell.cell_type != "code" or HIDDEN.intersection(cell.metadata.get("tags", [])):
             continue
         below = [_template(output, cell) for output in cell.outputs if "data" in output]
@@ -53,11 +58,28 @@ def dress(notebook: nbformat.NotebookNode, name: str, revision: str) -> nbformat
             times = {"cell": seconds, "so_far": so_far, "start": timing.get("start_time")}
             below.append(_how(notebook.metadata["gomhc"], name, revision, times))
         if any(below):
-            added = new_markdown_cell("\n\n".join(filter(None, below)))
-            added.id = f"{cell.id[:56]}-made"
-            cells.append(added)
+            cells.append(_below(cell, "made", "\n\n".join(filter(None, below))))
     notebook.cells = cells
     return notebook
+
+
+def live(wishes: Mapping[str, str]) -> str:
+    """An element that live views fill.
+
+    Args:
+        wishes: attribute -> words apart by spaces: "play" for the views, "controls", "stops".
+
+    Returns:
+        HTML, empty on a page without JavaScript.
+    """
+    attributes = " ".join(f'data-{key}="{html.escape(words)}"' for key, words in wishes.items())
+    return f"<div {attributes}></div>"
+
+
+def _below(cell: nbformat.NotebookNode, what: str, text: str) -> nbformat.NotebookNode:
+    added = new_markdown_cell(text)
+    added.id = f"{cell.id[:56]}-{what}"
+    return added
 
 
 def _template(output: nbformat.NotebookNode, cell: nbformat.NotebookNode) -> str:

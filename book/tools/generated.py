@@ -33,6 +33,8 @@ HEADLINES = (
     "streams-letters",
     "language-model",
 )
+# Those of the first page.
+THREE = ("exact", "ten-times-tuned", "mixing-letters")
 
 
 def wanted(folder: Path) -> Iterator[str]:
@@ -45,7 +47,7 @@ def part(name: str, root: Path) -> str:
     """One part, in Markdown.
 
     Args:
-        name: `verdicts` for the whole ledger at a glance, `headlines` for the claims of the tour,
+        name: `headlines` for the claims of the tour, `three` for those of the first page,
             `answer-…` for what `gomhc.companion.claims.answer` says, `mixers-keep`, `mixers-cost`
             and `mixers-speed` for the tables of all mixers, `timings` for how long chapters take,
             `citation`, `bibtex` and `contributing` for what the project's files say.
@@ -68,15 +70,14 @@ def part(name: str, root: Path) -> str:
 
         tables = {"keep": overview.keeps, "cost": overview.costs, "speed": overview.speeds}
         return tables[name.removeprefix("mixers-")]()
-    from gomhc.companion.claims import answer, ledger, ledger_summary, ledger_table  # takes seconds
+    from gomhc.companion.claims import answer, ledger, ledger_list, ledger_table  # takes seconds
 
     if name.startswith("answer-"):
         return answer(name.removeprefix("answer-")) + "\n"
-    if name == "headlines":
-        return ledger_table(entry for entry in ledger() if entry.id in HEADLINES)
-    if name == "verdicts":
-        entries = ledger()
-        return f"{ledger_summary(entries)}\n\n{ledger_table(entries)}"
+    shown = {"headlines": HEADLINES, "three": THREE}.get(name)
+    if shown is not None:
+        entries = [entry for entry in ledger() if entry.id in shown]
+        return ledger_list(entries) if name == "three" else ledger_table(entries)
     raise ValueError(f"expected a part that the build writes, got {name!r}")
 
 

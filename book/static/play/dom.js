@@ -39,9 +39,10 @@ export const picture = (width, height, ...children) =>
 /** `points` for a polyline. */
 export const line = (points) => points.map(([x, y]) => `${x.toFixed(2)},${y.toFixed(2)}`).join(" ");
 
-/** A part of the page under a heading of its own. */
+/** A part of the page under a title of its own, which is no heading of the text around it. */
 export const card = (title, ...children) =>
-  html("section", { class: "play-card" }, html("h2", {}, title), ...children);
+  html("section", { class: "play-card", "aria-label": title },
+    html("p", { class: "play-title" }, title), ...children);
 
 export const button = (text, act, attributes = {}) =>
   html("button", { type: "button", onclick: act, ...attributes }, text);

@@ -1,4 +1,4 @@
-// Where there is a figure for it, the live page stands in its place.
+// Where a page asks for it, live views stand; see `mount` for what it may ask.
 import { mount } from "./page.js";
 
-for (const figure of document.querySelectorAll("#fig-play")) mount(figure);
+for (const place of document.querySelectorAll("[data-play]")) mount(place);

@@ -10,8 +10,8 @@ import {
 export const unflatten = (theta, columns) =>
   matrix(theta.length / columns, columns, (i, j) => theta[i * columns + j]);
 
-/** Cayley transform Q = 2(I + A)⁻¹ − I of the skew A whose upper triangle holds θ, row by row. */
-export function cayley(theta, n) {
+/** The skew-symmetric matrix of order n whose upper triangle holds θ, row by row. */
+export function skewSymmetric(theta, n) {
   const A = matrix(n, n, () => 0);
   let k = 0;
   for (let i = 0; i < n; i++) {
@@ -20,6 +20,12 @@ export function cayley(theta, n) {
       A[j][i] = -theta[k];
     }
   }
+  return A;
+}
+
+/** Cayley transform Q = 2(I + A)⁻¹ − I of the skew-symmetric A with θ above its diagonal. */
+export function cayley(theta, n) {
+  const A = skewSymmetric(theta, n);
   const half = inverseOfOnePlus(A); // (I + Q)/2
   const value = matrix(n, n, (i, j) => 2 * half[i][j] - (i === j ? 1 : 0));
   const pull = (slope) => {

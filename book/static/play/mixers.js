@@ -1,7 +1,7 @@
 // The methods: maps θ ↦ H_res with the layout of θ, and the start near I, of gomhc.mixers.
 import {
-  blockFrobenius, cayley, inverseTransportation, kronecker, mixture, sinkhornKnopp, transportation,
-  unflatten,
+  blockFrobenius, cayley, inverseTransportation, kronecker, mixture, sinkhornKnopp, skewSymmetric,
+  transportation, unflatten,
 } from "./maps.js";
 import { identity, matrix } from "./matrix.js";
 
@@ -15,6 +15,7 @@ function orthostochastic(d, s, mass = MASS) {
   const n = d * s;
   return {
     size: (n * (n - 1)) / 2,
+    steps: (theta) => ({ A: skewSymmetric(theta, n), Q: cayley(theta, n).value }),
     mix: (theta) => {
       const Q = cayley(theta, n);
       const B = blockFrobenius(Q.value, s);
@@ -130,7 +131,7 @@ export const METHODS = {
   },
 };
 
-/** The mixer of a method: { size, mix, start }, see the maps for `mix`. */
+/** The mixer of a method: { size, mix, start }, see the maps for `mix`; go-mHC has `steps` too. */
 export const makeMixer = (method, sizes) => METHODS[method].make(sizes);
 
 /** The names of the methods that allow the order d. */

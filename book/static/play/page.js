@@ -1,4 +1,6 @@
-// The page: what the controls say, and one frame that draws all views when something has changed.
+// A place on a page: what its controls say, and one frame that draws its views when something has
+// changed.
+import { constructionView } from "./construction.js";
 import { button, choice, html, slider } from "./dom.js";
 import { entriesView } from "./entries.js";
 import { METHODS, makeMixer, methodsOf } from "./mixers.js";
@@ -8,14 +10,22 @@ import { raceView } from "./race.js";
 import { normals } from "./random.js";
 import { first, LONGEST, look, wander } from "./scene.js";
 import { STOPS } from "./stops.js";
-import { thetaView } from "./theta.js";
+import { padView, thetaView } from "./theta.js";
 import { threadsView } from "./threads.js";
 
 const SIZES = ["method", "d", "s"]; // with one of these θ becomes another
 
-/** Put the live page before a figure, which stays for print. */
-export function mount(figure) {
-  const still = matchMedia("(prefers-reduced-motion: reduce)");
+/** The words of an attribute. */
+const words = (place, name) => (place.dataset[name] ?? "").split(" ").filter(Boolean);
+
+/**
+ * Fill an element with live views. Its attributes say with which: `data-play` the views,
+ * `data-controls` the controls above them, `data-stops` the guided stops, the first of which it
+ * begins with, `data-still` the id of a figure that it replaces on the screen; words apart by
+ * spaces.
+ */
+export function mount(place) {
+  const calm = matchMedia("(prefers-reduced-motion: reduce)");
   let state = first();
   let awaited = false;
 
@@ -28,7 +38,7 @@ export function mount(figure) {
 
   /** Change the state by hand: a training that runs would go on with what is no longer so. */
   function change(changes) {
-    race.stop();
+    for (const view of views) view.stop?.();
     const resized = SIZES.some((name) => name in changes && changes[name] !== state[name]);
     state = { ...state, ...changes };
     if (!methodsOf(state.d).includes(state.method)) state.method = first().method;
@@ -47,7 +57,7 @@ export function mount(figure) {
 
   const numbers = (values) => Object.fromEntries(values.map((value) => [value, value]));
   const titles = Object.entries(METHODS).map(([name, { title }]) => [name, title]);
-  const controls = {
+  const every = {
     method: choice({
       name: "Method", options: Object.fromEntries(titles),
       act: (method) => change({ method }),
@@ -73,36 +83,52 @@ export function mount(figure) {
       act: (spread) => change({ spread }),
     }),
   };
-  const race = raceView(change, wake, () => still.matches);
-  const views = [
-    thetaView((theta) => change({ theta }), wake),
-    entriesView(), placeView(), planeView(), threadsView(), race,
-  ];
+  const controls = Object.fromEntries(words(place, "controls").map((name) => [name, every[name]]));
+  const drag = (theta) => change({ theta });
+  const make = {
+    pad: () => padView(drag),
+    theta: () => thetaView(drag, wake),
+    construction: constructionView,
+    entries: entriesView,
+    place: placeView,
+    plane: planeView,
+    streams: () => threadsView({ small: true }),
+    threads: () => threadsView(),
+    race: () => raceView(change, wake, () => calm.matches),
+  };
+  const views = words(place, "play").map((name) => make[name]());
 
   function frame() {
     awaited = false;
-    if (race.running()) {
-      state = { ...state, theta: race.advance() };
-      if (race.running()) wake();
+    for (const view of views.filter((one) => one.running?.())) {
+      state = { ...state, theta: view.advance() };
+      if (view.running()) wake();
     }
     const scene = look(state);
     for (const [name, control] of Object.entries(controls)) control.set(state[name]);
-    controls.method.allow(methodsOf(state.d));
-    controls.s.element.hidden = !["go-mhc", "kron-go"].includes(state.method);
-    controls.iterations.element.hidden = state.method !== "mhc";
+    controls.method?.allow(methodsOf(state.d));
+    if (controls.s) controls.s.element.hidden = !["go-mhc", "kron-go"].includes(state.method);
+    if (controls.iterations) controls.iterations.element.hidden = state.method !== "mhc";
     for (const view of views) view.draw(scene);
     root.dataset.frames = Number(root.dataset.frames ?? 0) + 1;
   }
 
-  const stops = html("ol", { class: "play-stops" }, ...STOPS.map((stop) =>
-    html("li", {}, button(stop.text, () => visit(stop), { "data-stop": stop.name }))));
-  const root = html("div", { class: "play" },
-    html("section", { "aria-label": "Guided stops" }, stops),
-    html("section", { class: "play-controls", "aria-label": "Controls" },
-      ...Object.values(controls).map((control) => control.element)),
-    html("div", { class: "play-views" }, ...views.map((view) => view.element)),
-  );
-  figure.before(root);
-  figure.classList.add("has-play");
-  frame();
+  const chosen = words(place, "stops").map((name) => STOPS.find((stop) => stop.name === name));
+  const stops = chosen.map((stop) =>
+    html("li", {}, button(stop.text, () => visit(stop), { "data-stop": stop.name })));
+  const root = html("div", { class: "play" });
+  if (stops.length) {
+    const list = html("ol", { class: "play-stops" }, ...stops);
+    root.append(html("section", { "aria-label": "Guided stops" }, list));
+  }
+  const shown = Object.values(controls).map((control) => control.element);
+  if (shown.length) {
+    const about = { class: "play-controls", "aria-label": "Controls" };
+    root.append(html("section", about, ...shown));
+  }
+  root.append(html("div", { class: "play-views" }, ...views.map((view) => view.element)));
+  place.append(root);
+  document.getElementById(place.dataset.still)?.classList.add("has-play");
+  if (chosen.length) visit(chosen[0]);
+  else wake();
 }

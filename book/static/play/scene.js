@@ -42,6 +42,7 @@ export function look(state) {
   return {
     ...state,
     H,
+    steps: mixer.steps?.(state.theta),
     rows,
     columns,
     error: Math.max(...[...rows, ...columns].map((sum) => Math.abs(sum - 1))),

@@ -1,4 +1,4 @@
-// θ: a pad, the places to put it at once, and a slider for each of its first numbers.
+// θ: a pad alone, or with the places to put it at once, and a slider for each of its first numbers.
 import { brief, button, card, html, slider } from "./dom.js";
 import { METHODS, makeMixer } from "./mixers.js";
 import { pad } from "./pad.js";
@@ -56,5 +56,14 @@ export function thetaView(act, redraw) {
     html("div", { class: "play-buttons" }, ...buttons),
     html("details", { class: "play-details", open: wide }, count, list));
   element.classList.add("play-tall");
+  return { element, draw };
+}
+
+/** The pad alone: { element, draw(scene) }. */
+export function padView(act) {
+  const surface = pad(act);
+  const draw = (scene) => surface.draw(scene, METHODS[scene.method].reach);
+  const element = card("θ: drag the dot", surface.element);
+  element.classList.add("play-small");
   return { element, draw };
 }

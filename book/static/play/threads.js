@@ -19,8 +19,8 @@ function blend(weights) {
   return `rgb(${part(0)} ${part(1)} ${part(2)})`;
 }
 
-/** The view: { element, draw(scene) }. */
-export function threadsView() {
+/** The view: { element, draw(scene) }; a small one has no curves of the gains. */
+export function threadsView({ small = false } = {}) {
   const pieces = STREAMS.map(() => Array.from({ length: LONGEST }, () => svg("path")));
   const threads = picture(WIDTH, HEIGHT, svg("g", { class: "play-threads" }, ...pieces.flat()));
   const curves = chart("layers");
@@ -60,7 +60,7 @@ export function threadsView() {
     const said = Object.keys(GAINS).map((name) => `${TITLES[name]} ${brief(last[name])}`);
     const told = said.join(", ");
     put(threads, { "aria-label": `${d} streams through ${depth} layers. ${told}.` });
-    curves.draw({
+    if (!small) curves.draw({
       curves: Object.keys(GAINS).map((name) => ({
         values: gains.map((gain) => gain[name]), color: GAINS[name], dash: DASHES[name],
       })),
@@ -70,5 +70,9 @@ export function threadsView() {
   const key = html("p", { class: "play-note" },
     "A thread is a stream, from the first layer to the last. Its colour says of which streams it "
     + "is made: threads of one colour have become the same.");
-  return { element: card("A stack of such layers", threads, key, curves.element, legend), draw };
+  const title = "A stack of such layers";
+  const element = small
+    ? card(`${title}: streams as threads`, threads, legend)
+    : card(title, threads, key, curves.element, legend);
+  return { element, draw };
 }

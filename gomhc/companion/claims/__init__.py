@@ -16,7 +16,12 @@ from pathlib import Path
 from gomhc.companion.claims import cost, language_models, later, reach, stream_mixing
 from gomhc.companion.claims.answers import ANSWERS
 from gomhc.companion.claims.base import GROUPS, Claim, Verdict, judged, reader
-from gomhc.companion.claims.tables import ledger_details, ledger_summary, ledger_table
+from gomhc.companion.claims.tables import (
+    ledger_details,
+    ledger_list,
+    ledger_summary,
+    ledger_table,
+)
 
 __all__ = [
     "CLAIMS",
@@ -25,6 +30,7 @@ __all__ = [
     "answer",
     "ledger",
     "ledger_details",
+    "ledger_list",
     "ledger_summary",
     "ledger_table",
 ]

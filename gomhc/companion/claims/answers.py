@@ -1,13 +1,23 @@
-"""Answers to the book's questions: sentences whose numbers and verdicts come out of the ledger.
+"""Answers to the book's questions: a plain sentence, at most two numbers, and where to see why.
 
-An answer asks for the verdicts it needs by name. Where a claim is not tested there are no numbers,
-and the answer says that instead.
+Numbers and verdicts come out of the ledger. Where a claim is not tested there are no numbers, and
+the answer says that instead.
 """
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gomhc.companion.claims.base import FAILS, GO, HOLDS, OPEN, UNDECIDED, Verdict, number, span
+from gomhc.companion.claims.base import (
+    FAILS,
+    GO,
+    HOLDS,
+    MOST,
+    NAMES,
+    OPEN,
+    UNDECIDED,
+    Verdict,
+    number,
+)
 from gomhc.companion.studies.training_plan import chosen
 
 Said = Callable[[str], Verdict]  # id of a claim -> its verdict
@@ -20,31 +30,21 @@ TEXTS = {
 }
 
 
-def _quoted(words: str, entry: Verdict) -> str:
-    """A claim in a few words, with its verdict."""
-    return f"“{words}” *{'is ' if entry.verdict == OPEN else ''}{entry.verdict}*"
-
-
 def _percent(share: float) -> str:
     return f"{100 * share:.3g}{PERCENT}"
 
 
-def _shares(dial: Verdict, label: str) -> str:
-    """Shares of a mixer, by d: 97.6 % at d = 3, all 500 at d = 5."""
-    every = f"all {dial.values['samples']}"
-    return ", ".join(
-        f"{every if row[label] == 1 else _percent(row[label])} at $d={d}$"
-        for d, row in dial.values["share"].items()
-    )
+def _why(entry: Verdict) -> str:
+    """Where to see it."""
+    return f"Why: {{numref}}`{entry.figure.partition('#')[2]}`."
 
 
 def _apart(difference: Mapping[str, Any], other: str) -> str:
-    """A difference with its interval: 5.0 % above the others (95 % interval +1.0 % to +9.0 %)."""
-    mean, low, high = (100 * difference[key] for key in ("mean", "low", "high"))
-    side = "above" if mean > 0 else "below"
-    far = f"{abs(mean):.1f}{PERCENT} {side}" if abs(mean) >= 0.05 else "level with"
-    ends = f"{low:+.1f}{PERCENT} to {high:+.1f}{PERCENT}".replace("-", "\N{MINUS SIGN}")
-    return f"{far} {other} (95{PERCENT} interval {ends})"
+    """A difference by what is sure of it: 1.0 % above the other, or within 0.4 % of it."""
+    mean, low, high = (difference[key] for key in ("mean", "low", "high"))
+    if low <= 0 <= high:
+        return f"within {100 * max(-low, high):.1f}{PERCENT} of {other}"
+    return f"{100 * abs(mean):.1f}{PERCENT} {'above' if mean > 0 else 'below'} {other}"
 
 
 def reach(said: Said) -> str:
@@ -52,113 +52,79 @@ def reach(said: Said) -> str:
     dial, kron = said("dial"), said("kronecker-limited")
     if OPEN in (dial.verdict, kron.verdict):
         return "The record of uniform samples has not been made."
+    share = dial.values["share"]["4"][GO]
+    much = "nearly everything" if share >= MOST else "more"
     return (
-        f"Of uniform samples $s=2$ reaches {_shares(dial, GO)}; $s=1$ reaches "
-        f"{_shares(dial, 'go-mhc s=1')}, as it is a set without volume, and KromHC "
-        f"{_percent(kron.values['kromhc'])} at $d=4$. {_chart(said)}The holes of a finite $s$ "
-        "include the edges of long cycles, where level $s$ holds the multiples of $1/s$ alone; "
-        "they close only in the limit. Random rotations do not show this: the larger $s$, the "
-        "closer they land to the centre."
+        f"At $s=1$ a set without volume, at $s=2$ {much}: at $d=4$ {_percent(share)} of uniform "
+        f"samples, where KromHC reaches {_percent(kron.values['kromhc'])}. No finite $s$ reaches "
+        f"every edge, and random starts land near the centre. {_why(dial)}"
     )
-
-
-def _chart(said: Said) -> str:
-    """What came after the paper, in a sentence."""
-    chart = said("chart-expressive")
-    if chart.verdict == OPEN:
-        return ""
-    least = min(chart.values["share"].values())
-    much = "all of them" if least == 1 else f"{_percent(least)} or more"
-    return f"The chart of TBP-mHC, with $(d-1)^2$ numbers, reaches {much}. "
 
 
 def spectra(said: Said) -> str:
     """What does a spectrum say about the matrices behind it?"""
-    fills, evidence = said("fills-spectrum"), said("spectrum-is-evidence")
-    if OPEN in (fills.verdict, evidence.verdict):
+    evidence = said("spectrum-is-evidence")
+    if evidence.verdict == OPEN:
         return "The records of the searches have not been made."
-    equal, both = fills.values["equal budgets"], evidence.values
+    both = evidence.values
     label, (region, volume) = max(both.items(), key=lambda item: item[1][0] - item[1][1])
     family, _, d = label.partition(", ")
+    lead = {
+        FAILS: "Little",
+        HOLDS: "How much of the polytope is reached",
+    }.get(evidence.verdict, "Something, but not all")
     return (
-        f"{_quoted('Fills far more than Kronecker products', fills)}. With equal budgets go-mHC "
-        f"($s=2$) visits {_percent(equal[GO])} of the region at $d=4$ and KromHC "
-        f"{_percent(equal['kromhc'])}; products of $2\\times2$ factors have real spectra, which "
-        f"needs no experiment. mHC-lite visits {_percent(both['mhc-lite, d = 4'][0])}, once the "
-        "search can leave the real axis. "
-        f"{_quoted('Spectra show how much of the polytope is filled', evidence)}: `{family}` "
-        f"covers {_percent(region)} of the region at ${d.replace(' ', '')}$ and {_percent(volume)} "
-        "of the polytope."
+        f"{lead}: `{family}` covers {_percent(region)} of the region of eigenvalues at "
+        f"${d.replace(' ', '')}$, and {_percent(volume)} of the polytope. {_why(evidence)}"
     )
 
 
 def speed(said: Said) -> str:
     """Which mixer learns a mixing best, and fastest?"""
-    lite, tuned = said("ten-times-lite"), said("ten-times-tuned")
-    steps, bound = said("ten-times-corrected"), said("minimum-is-bound")
-    minimum = said("minimum-corrected")
-    if OPEN in {entry.verdict for entry in (lite, tuned, steps, bound, minimum)}:
+    tuned, bound = said("ten-times-tuned"), said("minimum-is-bound")
+    if OPEN in (tuned.verdict, bound.verdict) or not tuned.values:
         return "The records of this comparison are not complete."
-    ratios = steps.values["ratios"]
-    inside = [r for case, r in ratios.items() if case.endswith(("uniform", "barycentre"))]
-    corners = [r for case, r in ratios.items() if case.endswith("vertices")]
-    wheres = {"targets inside the polytope": inside, "vertices": corners}
-    taken = [f"{span(rs)} for {where}" for where, rs in wheres.items() if rs]
-    rivals = (
-        " Under the corrected protocol, by medians over seeds, mHC and mHC-lite take this many "
-        "times the steps of go-mHC ($s=2$): "
+    released = tuned.values["released"]
+    rival = max(released, key=lambda label: released[label])
+    (ratio,) = tuned.values["by_rival"][rival]
+    lead = (
+        "The factor of ten comes from one learning rate for all methods"
+        if tuned.verdict == FAILS
+        else "The factor of ten stays when learning rates are tuned"
     )
+    minimum = "is not" if bound.verdict == FAILS else "is"
     return (
-        f"{_quoted('Up to ten times faster than mHC-lite', lite)} under the released protocol, "
-        f"where the factor is {span(lite.values['ratios'].values())}. With each method's best "
-        f"learning rate instead of one for all it is {span(tuned.values['ratios'].values())} "
-        f"against mHC-lite and mHC at $d=4$. {_quoted('The minimum is $σ^2/3$', bound)}: the exact "
-        "minimum is a quadratic program, and is computed."
-        + (f"{rivals}{', and '.join(taken)}." if taken else "")
-        + f" {_quoted('Gets to the minimum', minimum)} under that protocol"
-        + (f": {minimum.caveat}." if minimum.caveat else ".")
+        f"{lead}: at $d=4$ {NAMES[rival]} takes {number(released[rival])} times the steps of "
+        f"go-mHC as released, and {number(ratio)} times with the best rate for each. The “minimum "
+        f"theoretical loss” {minimum} the minimum over the polytope. {_why(tuned)}"
     )
 
 
 def cost(said: Said) -> str:
     """What does a mixer cost, and does composing help?"""
-    cubic, lite = said("cubic-cost"), said("cheaper-than-lite")
-    if OPEN in (cubic.verdict, lite.verdict):
+    cubic, kron = said("cubic-cost"), said("composition")
+    if OPEN in (cubic.verdict, kron.verdict):
         return "The records of this comparison are not complete."
-    pairs = lite.values["pairs"]
-    cheaper = [d for d, (ours, theirs) in pairs.items() if ours < theirs]
-    dearer = [d for d, (ours, theirs) in pairs.items() if ours >= theirs]
-    end = max(pairs)
-    first = min((d for d in cheaper if d > max(dearer, default=0)), default=None)
     return (
-        f"{_quoted('$O(d^3)$ at fixed $s$', cubic)}: the FLOPs of $s=2$ grow like "
-        f"$d^{{{cubic.values['flops'][GO]:.2f}}}$, and its time on the machine of the record like "
-        f"$d^{{{cubic.values['seconds'][GO]:.2f}}}$. "
-        + (f"It asks for fewer numbers than mHC-lite from $d={first}$ on. " if first else "")
-        + f"mHC-lite ends at $d={end}$, with {pairs[end][1]:,} numbers a token; what grows with "
-        "go-mHC is the map that makes its numbers, $O(s^2d^3C)$ weights for $C$ channels. "
-        + composition(said)
+        f"At $s=2$ the FLOPs of go-mHC grow like $d^{{{cubic.values['flops'][GO]:.2f}}}$; those of "
+        "mHC-lite grow like $d!$. Kronecker products of small factors are cheaper, and "
+        f"{_little(kron)}. {_why(cubic)}"
     )
+
+
+def _little(kron: Verdict) -> str:
+    """What products of go-mHC factors give."""
+    most = max(kron.values["closed"].values())
+    return f"close at most {_percent(most)} of the gap in reach between KromHC and go-mHC"
 
 
 def composition(said: Said) -> str:
     """Can a Kronecker product of small factors stand in for go-mHC?"""
-    kron, best = said("composition"), said("composition-best")
-    if OPEN in (kron.verdict, best.verdict):
+    kron = said("composition")
+    if kron.verdict == OPEN:
         return "The records of Kronecker products are not complete."
-
-    def most(entry: Verdict) -> str:
-        closed = entry.values["closed"]
-        d = max(closed, key=lambda key: closed[key])
-        return f"{_percent(closed[d])} (at $d={d}$)"
-
-    return (
-        f"{_quoted('Composition recovers expressivity at similar FLOPs', kron)}. The nearest "
-        "matrix of KromHC is farther from a target than that of go-mHC ($s=2$); products of "
-        f"go-mHC factors close at most {most(kron)} of that gap, beside KromHC as published with "
-        "similar FLOPs. Where KromHC has any factors, more products find a rival with similar "
-        f"FLOPs, and the most that one closes is {most(best)}."
-    )
+    lead = {FAILS: "No", HOLDS: "Yes"}.get(kron.verdict, "In part")
+    return f"{lead}: at similar FLOPs products of go-mHC factors {_little(kron)}. {_why(kron)}"
 
 
 def language_model(said: Said) -> str:
@@ -175,21 +141,22 @@ def language_model(said: Said) -> str:
     if mixing == {HOLDS}:
         lead = "Yes, at the sizes tried: mixing the streams lowers the loss."
     elif mixing == {FAILS}:
-        lead = "No, not at the sizes tried: mixing the streams gains next to nothing, if anything."
+        lead = "No, not at the sizes tried: mixing the streams gains next to nothing."
     elif mixing == {UNDECIDED}:
         lead = "That is not decided at the sizes tried."
     else:
         lead = "That depends on the text."
-    return " ".join([lead, *(_trained(name, *pair) for name, pair in tested.items())])
+    why = _why(next(iter(tested.values()))[0])
+    return " ".join([lead, *(_trained(name, *pair) for name, pair in tested.items()), why])
 
 
 def _trained(name: str, mixing: Verdict, streams: Verdict) -> str:
     """What came of one text, in a sentence."""
     parts = [
         _apart(entry.values["difference"], other) if entry.values else entry.measured
-        for entry, other in ((mixing, "the same streams never mixed"), (streams, "one stream"))
+        for entry, other in ((mixing, "streams never mixed"), (streams, "one stream"))
     ]
-    return f"On {name} the loss with go-mHC ($s=2$) ends {' and '.join(parts)}."
+    return f"On {name} the loss with go-mHC ends {', and '.join(parts)}."
 
 
 def worth(said: Said) -> str:
@@ -208,9 +175,9 @@ def precision(said: Said) -> str:
         return "The record of exactness has not been made."
     ours, theirs = (entry.values["error"]["float32"] for entry in (exact, sinkhorn))
     return (
-        "In float32 the sums of go-mHC's rows and columns are off by at most "
-        f"{number(max(ours.values()))} for $|\\theta|$ up to {number(max(ours))}, and those of mHC "
-        f"with its 20 iterations by up to {number(max(theirs.values()))}."
+        "Keep the mixer in float32: there the sums of go-mHC's rows and columns are off by at most "
+        f"{number(max(ours.values()))}, and those of mHC with its 20 iterations by up to "
+        f"{number(max(theirs.values()))}. {_why(exact)}"
     )
 
 
@@ -219,10 +186,11 @@ def block_size(said: Said) -> str:
     dial = said("dial")
     if dial.verdict == OPEN:
         return "The record of uniform samples has not been made."
-    *_, largest = next(iter(dial.values["share"].values()))  # "go-mhc s=4"
+    shares = dial.values["share"]["4"]
+    *_, largest = shares  # "go-mhc s=4"
     return (
-        f"Of uniform samples of the polytope $s=2$ reaches {_shares(dial, GO)}, and "
-        f"${largest.partition(' ')[2]}$ reaches {_shares(dial, largest)}."
+        f"Of uniform samples of the polytope at $d=4$, $s=2$ reaches {_percent(shares[GO])} and "
+        f"${largest.partition(' ')[2]}$ {_percent(shares[largest])}. {_why(dial)}"
     )
 
 
@@ -235,10 +203,10 @@ def streams(said: Said) -> str:
         return f"Four streams and eight could not be compared: {entry.measured}."
     unmixed = entry.values.get("unmixed")
     return (
-        "On Tiny Shakespeare the loss ends with eight streams mixed by go-mHC ($s=2$) "
+        "On Tiny Shakespeare the loss with eight streams, mixed by go-mHC, ends "
         f"{_apart(entry.values['difference'], 'that with four')}. "
         + (f"Without mixing, eight end {_apart(unmixed, 'four')}. " if unmixed else "")
-        + "All have the learning rate that was chosen for four."
+        + f"All have the learning rate that was chosen for four. {_why(entry)}"
     )
 
 

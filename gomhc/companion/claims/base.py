@@ -196,10 +196,15 @@ def _read(name: str, folder: str | Path | None) -> Record:
 # Words for numbers
 
 
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+
+
 def number(value: Number) -> str:
-    """Three figures, thousands with a comma, small ones as 1.2e-5."""
+    """Three figures, thousands with a comma, small ones as 1.2 × 10⁻⁵."""
     if value and abs(value) < 1e-3:
-        return f"{value:.1e}"
+        digits, _, exponent = f"{value:.1e}".partition("e")
+        power = "10" + str(int(exponent)).translate(_RAISED)
+        return f"{digits.removesuffix('.0')} × {power}".removeprefix("1 × ")
     if abs(value) < 100:
         return f"{value:.3g}"
     return f"{value:,.0f}"

@@ -9,7 +9,7 @@ ROUNDING = {"float32": 1e-5, "float64": 1e-12}
 ORDINARY = 100  # largest |θ| at which the float32 promise must hold without a caveat
 EXACT = (
     "Row and column sums are within "
-    + " and ".join(f"{limit:g} ({dtype})" for dtype, limit in ROUNDING.items())
+    + " and ".join(f"{number(limit)} ({dtype})" for dtype, limit in ROUNDING.items())
     + " of 1 for every d, s and size of θ tested;"
 )
 

@@ -218,7 +218,7 @@ CLAIMS: tuple[Claim, ...] = (
         "A Cayley transform keeps the mixer orthogonal without a normalization afterwards.",
         ROTATION_ABSTRACT,
         "Made by one linear solve, no entry of QᵀQ − I exceeds "
-        + " or ".join(f"{limit:g} ({dtype})" for dtype, limit in ROUNDING.items())
+        + " or ".join(f"{number(limit)} ({dtype})" for dtype, limit in ROUNDING.items())
         + f" for any d and size of θ tested; with a caveat if so for |θ| up to {ORDINARY} only. "
         "The solve and the limits are ours, those of the claims on exactness.",
         figure(2, "newton-schulz"),
@@ -230,9 +230,9 @@ CLAIMS: tuple[Claim, ...] = (
         LATER,
         "Orthogonal mixers preserve the spectrum of the Jacobian through depth.",
         ROTATION_ABSTRACT,
-        f"All singular values of 100 layers are within {UNIT:g} of 1 at d = 3, 4, 5, 8, at the "
-        "start and for random θ, in the median of the stacks tried. At best with a caveat, as this "
-        "is of the mixers alone.",
+        f"All singular values of 100 layers are within {number(UNIT)} of 1 at d = 3, 4, 5, 8, at "
+        "the start and for random θ, in the median of the stacks tried. At best with a caveat, as "
+        "this is of the mixers alone.",
         figure(1, "rotations"),
         ("polytope/stacks",),
         _isometry,

@@ -17,6 +17,7 @@ from gomhc.companion.claims.base import (
     Records,
     figure,
     grade,
+    number,
 )
 from gomhc.companion.claims.exactness import EXACT, ORDINARY, error_words, exact, largest
 
@@ -284,7 +285,8 @@ CLAIMS: tuple[Claim, ...] = (
         KROMHC,
         "Sinkhorn–Knopp as mHC runs it does not always give exactly doubly stochastic matrices.",
         KROMHC_ABSTRACT,
-        f"In float64 some row or column sum is off by more than {INEXACT:g} for some θ tested.",
+        f"In float64 some row or column sum is off by more than {number(INEXACT)} for some θ "
+        "tested.",
         figure(1, "inexact"),
         ("polytope/exactness",),
         _inexact,

@@ -1,5 +1,6 @@
 """The ledger as MyST Markdown."""
 
+import html
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -43,27 +44,48 @@ def ledger_table(entries: Iterable[Verdict]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def ledger_details(entries: Iterable[Verdict]) -> str:
-    """Claim by claim: source, criterion, what was measured, verdict, figure and records.
+def ledger_list(entries: Iterable[Verdict]) -> str:
+    """Claims and their verdicts as a list, each with the chapter that has the evidence.
 
     Args:
         entries: out of `ledger`.
 
     Returns:
-        A MyST Markdown definition list.
+        A MyST Markdown list, for a page of the folder `book`.
+    """
+    lines = []
+    for entry in entries:
+        page, _, _ = entry.figure.partition("#")
+        chapter = int(page.removeprefix("notebooks/")[:2])
+        lines.append(f"- *{_verdict(entry)}*: {entry.statement} ([chapter {chapter}](../{page}))")
+    return "\n".join(lines) + "\n"
+
+
+def ledger_details(entries: Iterable[Verdict]) -> str:
+    """Claim by claim the verdict, and folded: source, criterion, what was measured, records.
+
+    Args:
+        entries: out of `ledger`.
+
+    Returns:
+        MyST Markdown, an HTML element `details` of class `claim` a claim.
     """
     blocks = []
     for entry in entries:
-        caveat = f": {entry.caveat}" if entry.caveat else ""
         parts = [
-            f"*{_verdict(entry)}*{caveat}.",
-            f"**Source.** {_sentence(entry.source)}",
-            f"**Criterion.** {_sentence(entry.criterion)}",
+            f"*{_verdict(entry)}*: {entry.caveat}." if entry.caveat else "",
             f"**Measured.** {_sentence(entry.measured)}",
+            f"**Criterion.** {_sentence(entry.criterion)}",
+            f"**Source.** {_sentence(entry.source)}",
             f"**From.** {_shown_in(entry)}, {_list(entry.records)}.",
         ]
-        blocks.append(f"{entry.statement}\n" + "\n".join(f": {part}\n" for part in parts))
-    return "\n".join(blocks)
+        blocks += [
+            f'<details class="claim" data-verdict="{entry.verdict}">\n<summary>'
+            f"<em>{_verdict(entry)}</em> {html.escape(entry.statement)}</summary>",
+            *filter(None, parts),
+            "</details>",
+        ]
+    return "\n\n".join(blocks) + "\n"
 
 
 def _verdict(entry: Verdict) -> str:

@@ -183,7 +183,10 @@ EXPERIMENTS: dict[str, Experiment] = {
 # Experiment -> arm -> the learning rate that the first seed of the pilot chose: a test holds it
 # against the records.
 REPORTED: dict[str, dict[str, float]] = {
-    "letters": {"residual": 3e-3, "identity": 3e-3, GO: 3e-3},
+    "letters": {
+        **{"residual": 3e-3, "identity": 3e-3, GO: 3e-3},
+        **{"go-mhc s=1": 3e-3, "transport": 3e-3, "mhc": 6e-3, "kromhc": 6e-3},
+    },
     "stories": {},
     "bible": {},
 }
