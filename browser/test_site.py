@@ -177,14 +177,22 @@ def seen(page: Page, x: float, y: float) -> tuple[int, ...]:
     return Image.open(io.BytesIO(picture)).convert("RGB").getpixel((0, 0))
 
 
+IN_VIEW = """image => {
+  image.scrollIntoView({block: "center", behavior: "instant"});
+  return image.getBoundingClientRect().toJSON();
+}"""
+
+
 @pytest.mark.parametrize("page", ILLUSTRATED)
 def test_in_the_dark_a_figure_stands_on_the_page_and_not_on_a_slab(owl, page):
     opened = owl.open(page)
-    for image in opened.locator("main figure img:visible").all():
-        image.scroll_into_view_if_needed()
-        box = image.bounding_box()
-        ground = seen(opened, box["x"] - 3, max(box["y"], 80) + 2)
-        assert seen(opened, box["x"] + 2, max(box["y"], 80) + 2) == ground
+    for image in opened.query_selector_all("main figure img"):
+        box = image.evaluate(IN_VIEW)
+        if not box["width"]:  # a live view stands in its place
+            continue
+        top = max(box["y"], 80) + 2
+        ground = seen(opened, box["x"] - 3, top)
+        assert seen(opened, box["x"] + 2, top) == ground
         assert max(ground) < 64
 
 
@@ -271,9 +279,10 @@ def search(page: Page, words: str) -> Locator:
 
 
 def test_search_for_learning_rate_finds_chapter_7(reader):
-    results = search(reader.open("search.html"), "learning rate")
-    links = [link.get_attribute("href") for link in results.locator("> a").all()]
-    assert "notebooks/07-language-model.html" in [link.partition("#")[0] for link in links[:5]]
+    first = search(reader.open("search.html"), "learning rate").first
+    assert first.locator("> a").get_attribute("href").startswith("notebooks/07-language-model.html")
+    expect(first.locator("p.context")).to_contain_text("learning rate")
+    assert reader.console == []
 
 
 @pytest.mark.parametrize("words", ["Birkhoff", "learning rate", "Cayley", "orthogonal", "deltoid"])
@@ -324,14 +333,11 @@ def test_knobs_turn_by_keyboard(reader, page):
 @pytest.mark.parametrize("page", KNOBS)
 def test_print_shows_the_static_figure_and_no_word_of_its_knob(reader, page):
     opened = reader.open(page)
-    told = opened.locator(".on-screen")
-    expect(told.first).to_be_visible()
     opened.emulate_media(media="print")
     for figure in opened.locator("figure.has-knob").all():
         expect(figure.locator(".knob")).to_be_hidden()
         expect(figure.locator("> img, > a > img").first).to_be_visible()
     expect(opened.locator(".bd-sidebar-primary")).to_be_hidden()
-    expect(told.locator("visible=true")).to_have_count(0)
     assert not re.search(r"turn the knob|arrow keys", opened.locator("main").inner_text(), re.I)
     opened.emulate_media(media="null")
 
@@ -344,7 +350,8 @@ def test_print_opens_solutions_and_leaves_code_and_provenance_folded(reader, pag
     assert "" in before  # the solutions of exercises
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
     left = opened.evaluate(folded)
-    assert {"provenance"} < {name.split()[0] for name in left} == {"hide", "provenance"}
+    assert left
+    assert all({"hide", "provenance"} & set(name.split()) for name in left), left
     opened.evaluate("dispatchEvent(new Event('afterprint'))")
     assert opened.evaluate(folded) == before
 

@@ -21,6 +21,9 @@ if (typeof Search === "object") {
     for (const formula of parsed.querySelectorAll(".math")) {
       formula.textContent = inWords(formula.textContent);
     }
+    // An entry of the index marks a place in a paragraph, and is empty itself.
+    const mark = anchor && parsed.querySelector(`[role="main"] span${anchor}`);
+    if (mark && !mark.textContent) return mark.parentElement.textContent;
     return htmlToText(parsed.documentElement.outerHTML, anchor);
   };
   // Sphinx looks for stems, of which "caylei" is in no text: the last one of these that is there counts.
