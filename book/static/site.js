@@ -60,10 +60,10 @@ if (claims.length) {
   sift();
 }
 
-// Print with every detail open, and fold again what was folded.
+// Print with details open, and fold again what was folded; code and provenance are not printed.
 let opened = [];
 addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
+  opened = [...document.querySelectorAll("details:not([open], .hide, .provenance)")];
   for (const detail of opened) detail.open = true;
 });
 addEventListener("afterprint", () => {
