@@ -66,7 +66,7 @@ def part(name: str, root: Path) -> str:
         return f"```bibtex\n{bibtex(root)}```\n"
     if name == "contributing":
         page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
-        return page.removeprefix("# Contributing\n").replace("\n## ", "\n### ")
+        return page.removeprefix("# Contributing\n")
     if name == "changelog":
         page = (root / "CHANGELOG.md").read_text(encoding="utf-8")
         return page.removeprefix("# Changelog\n").replace("\n##", "\n###")
