@@ -46,8 +46,8 @@ def _cubic(records: Records) -> Finding:
         )
 
     measured = (
-        f"exponent in d of FLOPs {words(counted['d'])}, of seconds {words(timed['d'])}; exponent "
-        f"of FLOPs in s {counted['s']['value']:.2f}"
+        f"FLOPs grow with the exponent in d {words(counted['d'])}, seconds with "
+        f"{words(timed['d'])}; in s the exponent of FLOPs is {counted['s']['value']:.2f}"
     )
     values = {"flops": flops, "seconds": seconds, "s": counted["s"]["value"]}
     return Finding(grade(exact and quick, exact), measured, values)
@@ -65,8 +65,8 @@ def _parameter_exponent(label: str, claimed: int) -> Callable[[Records], Finding
         layer = records["cost/parameters"].metrics["layer"][label]
         value, d, next_d = _last_exponent(layer)
         measured = (
-            f"exponent {value:.3f} between d = {d} and {next_d} of the parameters of a "
-            f"hyper-connection, counted ({layer[str(next_d)]:,} at d = {next_d})"
+            f"the counted parameters of a hyper-connection grow with the exponent {value:.3f} "
+            f"between d = {d} and {next_d} ({layer[str(next_d)]:,} at d = {next_d})"
         )
         return Finding(grade(abs(value - claimed) <= EXPONENT), measured, {"exponent": value})
 
@@ -81,9 +81,9 @@ def _factorial(records: Records) -> Finding:
     change = abs(constant[max(constant)] / constant[max(constant) - 1] - 1)
     holds = all(g == math.factorial(d) for d, g in size.items()) and change <= FACTORIAL
     measured = (
-        f"{size[max(size)]:,} numbers in θ at d = {max(size)}, {layer[max(layer)]:,} parameters of "
-        f"a hyper-connection; parameters over d·d! change by {change:.1%} between d = "
-        f"{max(constant) - 1} and {max(constant)}"
+        f"at d = {max(size)} θ has {size[max(size)]:,} numbers and a hyper-connection has "
+        f"{layer[max(layer)]:,} parameters; parameters over d·d! change by {change:.1%} between "
+        f"d = {max(constant) - 1} and {max(constant)}"
     )
     values = {"generators": size, "layer": layer, "constant": constant}
     return Finding(grade(holds), measured, values)
@@ -166,7 +166,7 @@ def _composition(rivals: str) -> Callable[[Records], Finding]:
             rival, closed[d] = gains[label]["rival"], gains[label]["closed"]
             reach, share = rows[label], round(closed[d], 2) + 0.0  # no minus before a zero
             parts.append(
-                f"d = {d}: {share:.0%} of the gap, `{label}` {reach['reach_median']:.3f} away "
+                f"d = {d}: {share:.0%} of the gap; `{label}` is {reach['reach_median']:.3f} away "
                 f"({reach['reach_low']:.3f} to {reach['reach_high']:.3f}), `{rival}` "
                 f"{rows[rival]['reach_median']:.3f}, `{GO}` {rows[GO]['reach_median']:.3f}"
             )
@@ -174,17 +174,17 @@ def _composition(rivals: str) -> Callable[[Records], Finding]:
         some = f"only at d = {', '.join(map(str, enough))}"
         caveat = some if 0 < len(enough) < len(closed) else ""
         verdict = grade(len(enough) == len(closed), bool(enough))
-        return Finding(verdict, "; ".join(parts), {"closed": closed}, caveat)
+        return Finding(verdict, ". ".join(parts), {"closed": closed}, caveat)
 
     return judge
 
 
 _PARETO = ("cost/pareto-d4", "cost/pareto-d8", "cost/pareto-d16", "cost/pareto-d64")
 _COMPOSED = (
-    f"The best product of go factors closes at least {RECOVERED:.0%} of the gap in median distance "
-    f"to targets, with FLOPs within a factor of {SIMILAR},"
+    f"With FLOPs within a factor of {SIMILAR}, the best product of go-mHC factors closes at least "
+    f"{RECOVERED:.0%} of the gap in median distance to targets"
 )
-_EVERY_D = "Holds if so at d = 4, 8, 16 and 64; with a caveat if at some."
+_EVERY_D = "Holds if this is true at d = 4, 8, 16 and 64; with a caveat if at some of them."
 
 CLAIMS: tuple[Claim, ...] = (
     Claim(
@@ -226,7 +226,7 @@ CLAIMS: tuple[Claim, ...] = (
         COMPOSITION,
         "go-mHC with s = 2 asks for fewer numbers than mHC-lite only from d = 5 on.",
         "consequence of the formulas of go-mHC and mHC-lite",
-        "Of the d tested, the θ of go-mHC (s = 2) is shorter from d = 5 on and not before.",
+        "Among the d tested, the θ of go-mHC (s = 2) is shorter from d = 5 on and not before.",
         figure(6, "scaling"),
         ("cost/parameters",),
         _cheaper_than_lite,

@@ -10,7 +10,7 @@ ORDINARY = 100  # largest |θ| at which the float32 promise must hold without a 
 EXACT = (
     "Row and column sums are within "
     + " and ".join(f"{number(limit)} ({dtype})" for dtype, limit in ROUNDING.items())
-    + " of 1 for every d, s and size of θ tested;"
+    + " of 1 for every d, s and size of θ tested."
 )
 
 

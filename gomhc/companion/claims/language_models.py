@@ -142,7 +142,7 @@ def _no_worse(experiment: str, arm: str, rivals: Iterable[str]) -> Callable[[Rec
         everyone = ", ".join(map(str, [ours, *others.values()]))
         measured = f"{_unit(experiment)}, nats a token: {everyone}; {ours.name} against {against}"
         values = {name: _values(each) for name, each in apart.items()}
-        caveat = f"a training diverged of {', '.join(lost)}" if lost else ""
+        caveat = f"a training of {', '.join(lost)} diverged" if lost else ""
         return Finding(VERDICT[worst], measured, values, caveat)
 
     return judge
@@ -190,18 +190,18 @@ def _claims(experiment: str) -> list[Claim]:
     margin, unit = f"{sizes.wanted:.0%}", _unit(experiment)
     chosen = "chosen by another seed" if experiment in training_plan.REPORTED else "the best tried"
     paired = (
-        f"In {model}: paired seeds ({sizes.main_seeds} of residual, identity and go-mHC, s = 2, "
-        f"{sizes.seeds} of the others), d = 4, each arm at its learning rate, {chosen}; "
-        f"differences as shares of the {unit}."
+        f"We train {model}, with d = 4 and paired seeds: {sizes.main_seeds} of residual, identity "
+        f"and go-mHC (s = 2), {sizes.seeds} of the others. Each arm has its own learning rate, "
+        f"{chosen}. Differences are shares of the {unit}."
     )
     below = (
         "Holds if the 95 % interval of the mean difference lies below 0, however small the gain. "
-        f"Otherwise it does not hold if the interval excludes a gain of {margin}, and is not "
-        "decided if it does not."
+        f"Otherwise the claim does not hold if the interval excludes a gain of {margin}; if not, "
+        "it is not decided."
     )
     within = (
-        f"{paired} Holds if the 95 % interval ends at +{margin} or below against every one of "
-        f"them; does not hold if it begins above that against one; otherwise it is not decided."
+        f"{paired} Holds if the 95 % interval ends at +{margin} or below against every rival; "
+        "does not hold if it begins above that against one; otherwise it is not decided."
     )
     claims = [
         Claim(
@@ -209,8 +209,8 @@ def _claims(experiment: str) -> list[Claim]:
             LANGUAGE,
             f"Mixing the streams lowers the loss of a language model: {model}.",
             "mHC, arXiv 2512.24880; our criterion",
-            f"{paired} go-mHC (s = 2) against identity, which reads and writes the same streams "
-            f"and does not mix them. {below}",
+            f"{paired} We compare go-mHC (s = 2) with identity, which reads and writes the same "
+            f"streams and does not mix them. {below}",
             figure(7, "lm-forest"),
             _names(experiment, (GO, "identity")),
             _lower(experiment, "identity"),
@@ -220,7 +220,7 @@ def _claims(experiment: str) -> list[Claim]:
             LANGUAGE,
             f"Four mixed streams lower the loss against a plain residual: {model}.",
             "Hyper-connections, arXiv 2409.19606; our criterion",
-            f"{paired} go-mHC (s = 2) against the plain residual. {below}",
+            f"{paired} We compare go-mHC (s = 2) with the plain residual. {below}",
             figure(7, "lm-forest"),
             _names(experiment, (GO, "residual")),
             _lower(experiment, "residual"),
@@ -236,7 +236,7 @@ def _claims(experiment: str) -> list[Claim]:
             LANGUAGE,
             f"go-mHC works in a language model as well as what came before it: {model}.",
             f"{ABSTRACT}; our criterion",
-            f"{within} They are the plain residual, identity, mHC-lite, KromHC and mHC.",
+            f"{within} The rivals are the plain residual, identity, mHC-lite, KromHC and mHC.",
             figure(7, "lm-forest"),
             _names(experiment, compared),
             _no_worse(experiment, GO, ("residual", "identity", *RIVALS)),
@@ -246,7 +246,7 @@ def _claims(experiment: str) -> list[Claim]:
             LANGUAGE,
             f"KromHC matches or beats other mHC variants in language models: {model}.",
             KROMHC_ABSTRACT,
-            f"{within} They are mHC, mHC-lite and go-mHC.",
+            f"{within} The rivals are mHC, mHC-lite and go-mHC.",
             figure(7, "lm-forest"),
             _names(experiment, ("kromhc", "mhc", "mhc-lite", GO)),
             _no_worse(experiment, "kromhc", ("mhc", "mhc-lite", GO)),
@@ -261,11 +261,12 @@ def _scaling(experiment: str) -> Claim:
         LANGUAGE,
         f"go-mHC makes the number of streams d a practical dimension of model capacity: {model}.",
         ABSTRACT,
-        f"In {model}: go-mHC (s = 2) with d = 8 against d = 4, {sizes.seeds} paired seeds, both at "
-        "the learning rate that was chosen for d = 4. Holds if the 95 % interval of the mean "
-        f"difference, as a share of the {_unit(experiment)}, lies below 0, with a caveat if that "
-        "of identity, likewise, does too. Otherwise it does not hold if the interval excludes a "
-        f"gain of {sizes.wanted:.0%}, and is not decided if it does not. Chapter 6 has the cost.",
+        f"We train {model}, and compare go-mHC (s = 2) with d = 8 and d = 4 on {sizes.seeds} "
+        "paired seeds, both at the learning rate that was chosen for d = 4. Holds if the 95 % "
+        f"interval of the mean difference, as a share of the {_unit(experiment)}, lies below 0; "
+        "with a caveat if that of identity does too. Otherwise the claim does not hold if the "
+        f"interval excludes a gain of {sizes.wanted:.0%}; if not, it is not decided. "
+        "Chapter 6 has the cost.",
         figure(7, "lm-controls"),
         _names(experiment, (GO, "identity"), ("d8", "d8-identity")),
         _wider(experiment),
@@ -285,10 +286,11 @@ CLAIMS: tuple[Claim, ...] = (
         LANGUAGE,
         "go-mHC works in a GPT-style language model of 30 million parameters.",
         ABSTRACT,
-        "The authors' sizes but for the vocabulary of 4,096, 5,000 steps of 65,536 tokens of "
-        "TinyStories on a GPU, three paired seeds, one learning rate for all arms. Holds with a "
-        "caveat, that this is all, if the 95 % interval of its mean loss ends at +1 % or below "
-        "against the plain residual and against identity; does not hold if it begins above that. "
+        "The model has the authors' sizes but for the vocabulary of 4,096. It trains for 5,000 "
+        "steps of 65,536 tokens of TinyStories on a GPU, with three paired seeds and one learning "
+        "rate for all arms. No more than this is trained, so the claim can only hold with a "
+        "caveat. It does if the 95 % interval of its mean loss ends at +1 % or below against the "
+        "plain residual and against identity; it does not hold if the interval begins above that. "
         "The authors' own training, 20,000 steps, cannot be repeated: their release lacks the "
         "module that holds their hyper-connection, and the values of their tables are not public.",
         figure(7, "lm-forest"),

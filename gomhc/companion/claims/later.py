@@ -57,12 +57,13 @@ def _expressive(records: Records) -> Finding:
             f"{row['share']:.1%} ({row['low']:.1%} to {row['high']:.1%}) at d = {d}"
             for d, row in shares.items()
         )
-        + f", the farthest {span(far.values())} away; on edges of 3-cycles "
+        + f"; the farthest is {span(far.values())} away. Share of points reached on edges of "
+        "3-cycles: "
         + ", ".join(f"{share:.0%} at d = {d}" for d, share in on_edges.items())
-        + f" of the points, the farthest {span(row[CHART] for row in edges['largest'].values())} "
+        + f"; the farthest is {span(row[CHART] for row in edges['largest'].values())} "
         f"away (go-mHC with s = 2: {span(theirs.values())})"
     )
-    measured += ". The boundary is approached: there θ is infinite"
+    measured += ". The boundary is only approached: there θ is infinite"
     caveat = "" if rim else "the edges are not reached"
     values = {
         "share": {d: row["share"] for d, row in shares.items()},
@@ -112,12 +113,12 @@ def _isometry(records: Records) -> Finding:
     moved = [row[ROTATION] for row in metrics["random"]["mean"].values()]
     lost = "0 to rounding" if max(left["random"]) < UNIT else span(left["random"])
     measured = (
-        f"singular values of {depth} layers are within {number(off)} of 1 (medians over stacks); "
-        f"the smallest of as many layers of go-mHC (s = 2) is {span(left['start'])} at the start "
-        f"and {lost} for random θ; rotations change the weight of a stream in the mean by up to "
+        f"singular values of {depth} layers are within {number(off)} of 1 (medians over stacks). "
+        f"The smallest of as many layers of go-mHC (s = 2) is {span(left['start'])} at the start "
+        f"and {lost} for random θ. Rotations change the weight of a stream in the mean by up to "
         f"{span(moved)}"
     )
-    caveat = "of the mixers alone, without the branches between them; the mean is not kept"
+    caveat = "true of the mixers alone, without the branches between them; the mean is not kept"
     return Finding(
         grade(False, off <= UNIT), measured, {"off": off, "go": left, "moved": moved}, caveat
     )
@@ -147,7 +148,7 @@ def _cheaper(label: str, rivals: tuple[str, ...]) -> Callable[[Records], Finding
             for rival, row in rows.items()
         )
         exponent = records["cost/flops"].metrics["exponent"]["d"][label]["value"]
-        measured += f"; its FLOPs grow like d^{exponent:.2f}"
+        measured += f"; the FLOPs of {label} grow like d^{exponent:.2f}"
         polynomial = label != CHART or exponent <= QUADRATIC
         caveat = "; ".join(
             f"not in {what} at d = {', '.join(map(str, sorted(sizes)))}"
@@ -172,7 +173,7 @@ CLAIMS: tuple[Claim, ...] = (
         LATER,
         "Every matrix of TBP-mHC is exactly doubly stochastic, by construction.",
         CHART_ABSTRACT,
-        f"{EXACT} with a caveat if float32 keeps to it only for |θ| up to {ORDINARY}.",
+        f"{EXACT} Holds with a caveat if float32 keeps to this only for |θ| up to {ORDINARY}.",
         figure(1, "inexact"),
         ("polytope/exactness",),
         exact(CHART),
@@ -182,8 +183,8 @@ CLAIMS: tuple[Claim, ...] = (
         LATER,
         "TBP-mHC has (n − 1)² degrees of freedom, as many as the polytope has dimensions.",
         CHART_ABSTRACT,
-        "At d = 3, 4, 5, 8 both the numbers in θ and the rank of the derivative at random θ are "
-        "(d − 1)².",
+        "At d = 3, 4, 5, 8 both the number of entries of θ and the rank of the derivative at "
+        "random θ are (d − 1)².",
         figure(3, "coverage"),
         ("polytope/stacks",),
         _freedom,
@@ -195,7 +196,7 @@ CLAIMS: tuple[Claim, ...] = (
         CHART_ABSTRACT,
         f"At d = 3, 4, 5 the lower 95 % limit of the share of uniform samples reached is at least "
         f"{MOST:.0%}, and every point tried of an edge that joins I to a 3-cycle is reached; with "
-        "a caveat if the samples are and the edges are not. Reached means to 1e-6.",
+        "a caveat if only the samples are. A point counts as reached within 10⁻⁶.",
         figure(3, "edge-rivals"),
         ("polytope/coverage", "polytope/edges"),
         _expressive,
@@ -207,7 +208,7 @@ CLAIMS: tuple[Claim, ...] = (
         CHART_ABSTRACT,
         "Forward and backward it takes fewer FLOPs and less time in PyTorch than mHC and mHC-lite "
         "at every d on record, and its FLOPs grow with an exponent in d of at most "
-        f"{QUADRATIC}; with a caveat if that is so of FLOPs up to d = {SMALL}.",
+        f"{QUADRATIC}; with a caveat if this is true of FLOPs up to d = {SMALL}.",
         figure(6, "scaling"),
         ("cost/flops", "cost/time"),
         _cheaper(CHART, ("mhc", "mhc-lite")),
@@ -217,10 +218,10 @@ CLAIMS: tuple[Claim, ...] = (
         LATER,
         "A Cayley transform keeps the mixer orthogonal without a normalization afterwards.",
         ROTATION_ABSTRACT,
-        "Made by one linear solve, no entry of QᵀQ − I exceeds "
+        "If Q is made by one linear solve, no entry of QᵀQ − I exceeds "
         + " or ".join(f"{number(limit)} ({dtype})" for dtype, limit in ROUNDING.items())
-        + f" for any d and size of θ tested; with a caveat if so for |θ| up to {ORDINARY} only. "
-        "The solve and the limits are ours, those of the claims on exactness.",
+        + f" for any d and size of θ tested; with a caveat if only for |θ| up to {ORDINARY}. "
+        "The solve is our choice; the limits are those of our claims on exactness.",
         figure(2, "newton-schulz"),
         ("polytope/exactness",),
         _orthogonal,
@@ -231,8 +232,8 @@ CLAIMS: tuple[Claim, ...] = (
         "Orthogonal mixers preserve the spectrum of the Jacobian through depth.",
         ROTATION_ABSTRACT,
         f"All singular values of 100 layers are within {number(UNIT)} of 1 at d = 3, 4, 5, 8, at "
-        "the start and for random θ, in the median of the stacks tried. At best with a caveat, as "
-        "this is of the mixers alone.",
+        "the start and for random θ, in the median of the stacks tried. It can only hold with a "
+        "caveat, because this is about the mixers alone.",
         figure(1, "rotations"),
         ("polytope/stacks",),
         _isometry,
@@ -243,7 +244,8 @@ CLAIMS: tuple[Claim, ...] = (
         "Orthogonal mixers take less computation than doubly stochastic ones made by Sinkhorn.",
         ROTATION_ABSTRACT,
         "Forward and backward they take fewer FLOPs and less time in PyTorch than mHC with its 20 "
-        f"iterations at every d on record; with a caveat if that is so of FLOPs up to d = {SMALL}.",
+        "iterations at every d on record; with a caveat if this is true of FLOPs up to d = "
+        f"{SMALL}.",
         figure(6, "scaling"),
         ("cost/flops", "cost/time"),
         _cheaper(ROTATION, ("mhc",)),

@@ -52,19 +52,20 @@ def _dial(records: Records) -> Finding:
         row["share"] >= MOST for row in inside.values()
     )
     distance = records["polytope/coverage"].metrics["distance"]
-    measured = "share of uniform samples reached: " + "; ".join(
-        f"d = {d}: {_share_words(rows, 'go-mhc s=1')} at s = 1, {_share_words(rows, GO)} at s = 2, "
+    measured = ". ".join(
+        f"Share of uniform samples reached at d = {d}: {_share_words(rows, 'go-mhc s=1')} at "
+        f"s = 1, {_share_words(rows, GO)} at s = 2, "
         + ", ".join(
             f"{one:.1%} at {label[7:].replace('=', ' = ')}"
             for label, one in levels[d].items()
             if label[-1] > "2"
         )
-        + f", the farthest sample {distance[d]['go-mhc s=1']['max']:.2g} away at s = 1 and "
+        + f"; the farthest sample is {distance[d]['go-mhc s=1']['max']:.2g} away at s = 1 and "
         f"{distance[d][GO]['max']:.2g} at s = 2"
         for d, rows in share.items()
     )
     caveat = (
-        "s takes integer values, and every finite s leaves out points of edges of the polytope"
+        "s is an integer, and every finite s leaves out points on edges of the polytope"
         if holds
         else ""
     )
@@ -80,7 +81,7 @@ def _fills_polytope(records: Records) -> Finding:
     measured = "share of uniform samples reached at d = 4: " + ", ".join(
         f"{NAMES[label]} {_share_words(rows, label)}" for label in (GO, "go-mhc s=1", "kromhc")
     )
-    caveat = "from s = 2 on; s = 1 has no volume either" if more and not all_levels else ""
+    caveat = "true from s = 2 on; s = 1 has no volume either" if more and not all_levels else ""
     values = {label: rows[label]["share"] for label in (GO, "go-mhc s=1", "kromhc")}
     return Finding(grade(more and all_levels, more), measured, values, caveat)
 
@@ -90,8 +91,8 @@ def _kromhc_limited(records: Records) -> Finding:
     rows, distance = metrics["share"]["4"], metrics["distance"]["4"]["kromhc"]
     measured = (
         f"share of uniform samples reached at d = 4: KromHC {_share_words(rows, 'kromhc')}, "
-        f"mHC-lite {_share_words(rows, 'mhc-lite')}; KromHC is {distance['0.5']:.2f} away in the "
-        f"median ({distance['0.1']:.2f} to {distance['0.9']:.2f} in 80 % of the samples)"
+        f"mHC-lite {_share_words(rows, 'mhc-lite')}; the median sample is {distance['0.5']:.2f} "
+        f"away from KromHC ({distance['0.1']:.2f} to {distance['0.9']:.2f} in 80 % of the samples)"
     )
     limited = rows["kromhc"]["high"] <= SHEET and rows["mhc-lite"]["low"] >= MOST
     values = {label: rows[label]["share"] for label in ("kromhc", "mhc-lite")}
@@ -114,8 +115,8 @@ def _fills_spectrum(records: Records) -> Finding:
         for name, rows in tables.items()
         for label in labels
     }
-    measured = "share of the region's cells at d = 4: " + "; ".join(
-        f"{name} " + ", ".join(_coverage_words(rows, label) for label in (*labels, "kromhc"))
+    measured = "share of the region's cells visited at d = 4, " + "; ".join(
+        f"{name}: " + ", ".join(_coverage_words(rows, label) for label in (*labels, "kromhc"))
         for name, rows in tables.items()
     )
     values = {
@@ -142,7 +143,7 @@ def _spectrum_is_evidence(records: Records) -> Finding:
     }
     shown = misled or both
     measured = (
-        f"{len(misled)} of {len(both)} pairs of family and d mislead; share of the region and of "
+        f"{len(misled)} of {len(both)} pairs of family and d mislead. Share of the region and of "
         "the polytope: "
         + ", ".join(
             f"{spectral['mean']:.0%} and {reached['share']:.1%} (`{label}`, d = {d})"
@@ -159,9 +160,10 @@ def _panels(records: Records) -> Finding:
     real = metrics[4]["real"]["kromhc"]
     boundary = metrics[3]["together"]["go-mhc s=1"]
     measured = (
-        "share of the region's cells visited, all searches together, s = 2: "
+        "share of the region's cells that all searches together visit with s = 2: "
         + ", ".join(f"{value:.1%} at d = {d}" for d, value in filled.items())
-        + f"; s = 1 at d = 3: {boundary:.1%}; {real:.1%} of KromHC's eigenvalues at d = 4 are real"
+        + f"; with s = 1 at d = 3: {boundary:.1%}. {real:.1%} of KromHC's eigenvalues at d = 4 "
+        "are real"
     )
     values = {"filled": filled, "real": real, "boundary": boundary}
     fills = all(value >= FILLED for value in filled.values())
@@ -189,7 +191,7 @@ CLAIMS: tuple[Claim, ...] = (
         CONSTRUCTION,
         "Every matrix of go-mHC is exactly doubly stochastic, by construction.",
         ABSTRACT,
-        f"{EXACT} with a caveat if float32 keeps to it only for |θ| up to {ORDINARY}.",
+        f"{EXACT} Holds with a caveat if float32 keeps to this only for |θ| up to {ORDINARY}.",
         figure(2, "newton-schulz"),
         ("polytope/exactness",),
         exact("go-mhc"),
@@ -200,10 +202,10 @@ CLAIMS: tuple[Claim, ...] = (
         "One number s interpolates continuously between an efficient boundary and the full "
         "polytope.",
         ABSTRACT,
-        f"The substance holds if, at d = 3, 4, 5, s = 1 reaches at most {SHEET:.0%} of uniform "
-        f"samples and s = 2 at least {MOST:.0%}. As s is an integer and level s meets the edges of "
-        "cycles of length 3 and more only at multiples of 1/s (proved in chapter 2), the wording "
-        "cannot hold without a caveat.",
+        f"Holds with a caveat if, at d = 3, 4 and 5, s = 1 reaches at most {SHEET:.0%} of uniform "
+        f"samples and s = 2 at least {MOST:.0%}. Without a caveat it cannot hold: s is an integer, "
+        "and level s meets the edges of cycles of length 3 and more only at multiples of 1/s "
+        "(proved in chapter 2).",
         figure(3, "coverage"),
         ("polytope/coverage",),
         _dial,
@@ -214,9 +216,9 @@ CLAIMS: tuple[Claim, ...] = (
         "go-mHC fills the polytope far more completely than Kronecker-factorized baselines "
         "(measured on the polytope).",
         ABSTRACT,
-        f"At d = 4: the lower 95 % limit of the share of uniform samples that go-mHC reaches is "
-        f"at least {MORE} times the upper limit of KromHC's. Holds if so for s = 1 and 2; with a "
-        "caveat if for s = 2 only.",
+        "At d = 4 the lower 95 % limit of the share of uniform samples that go-mHC reaches is at "
+        f"least {MORE} times the upper limit of KromHC's. Holds if this is true for s = 1 and 2; "
+        "with a caveat if it is true for s = 2 only.",
         figure(3, "coverage"),
         ("polytope/coverage",),
         _fills_polytope,
@@ -227,10 +229,10 @@ CLAIMS: tuple[Claim, ...] = (
         "go-mHC fills the polytope far more completely than Kronecker-factorized baselines "
         "(measured on spectra, as the paper does).",
         ABSTRACT,
-        "At d = 4: the lower 95 % limit of the share of Perfect–Mirsky's region that go-mHC's "
-        f"eigenvalues visit is at least {SPECTRAL} times the upper limit of KromHC's. Holds if so "
-        "for s = 1 and 2, as released and with equal budgets; with a caveat if at least for s = 2 "
-        "with equal budgets.",
+        "At d = 4 the lower 95 % limit of the share of Perfect–Mirsky's region that go-mHC's "
+        f"eigenvalues visit is at least {SPECTRAL} times the upper limit of KromHC's. Holds if "
+        "this is true for s = 1 and 2, as released and with equal budgets; with a caveat if it is "
+        "true at least for s = 2 with equal budgets.",
         figure(4, "spectral-coverage"),
         ("spectra/equal-d4", "spectra/released-d4"),
         _fills_spectrum,
@@ -238,7 +240,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "spectrum-is-evidence",
         REACH,
-        "How much of the region its spectra fill shows how much of the polytope a family fills.",
+        "The share of the region that a family's spectra fill shows how much of the polytope it "
+        "fills.",
         "go-mHC, spectral analysis (the step from spectra to the polytope)",
         f"At d = 3, 4, 5 no family covers {MOSTLY:.0%} or more of the region (lower limit) while "
         f"it reaches {SHEET:.0%} or less of uniform samples of the polytope (upper limit).",
@@ -252,8 +255,8 @@ CLAIMS: tuple[Claim, ...] = (
         "At d = 3 and 4 go-mHC (s = 2) fills the region of eigenvalues, and KromHC at d = 4 only "
         "the real axis.",
         "go-mHC, spectra figure (read by eye)",
-        f"As released: s = 2 visits at least {FILLED:.0%} of the cells of Perfect–Mirsky's region "
-        f"at both d and at least {FILLED:.0%} of KromHC's eigenvalues are real; with a caveat if "
+        f"As released, s = 2 visits at least {FILLED:.0%} of the cells of Perfect–Mirsky's region "
+        f"at both d, and at least {FILLED:.0%} of KromHC's eigenvalues are real; with a caveat if "
         f"s = 2 visits at least {MOSTLY:.0%}.",
         figure(4, "released-4"),
         ("spectra/released-d3", "spectra/released-d4"),
@@ -274,7 +277,7 @@ CLAIMS: tuple[Claim, ...] = (
         REACH,
         "Kronecker-factorized approaches are limited in expressivity.",
         ABSTRACT,
-        f"At d = 4 KromHC reaches at most {SHEET:.0%} of uniform samples (upper 95 % limit), where "
+        f"At d = 4 KromHC reaches at most {SHEET:.0%} of uniform samples (upper 95 % limit), and "
         f"mHC-lite reaches at least {MOST:.0%}.",
         figure(3, "coverage"),
         ("polytope/coverage",),
@@ -296,7 +299,7 @@ CLAIMS: tuple[Claim, ...] = (
         KROMHC,
         "KromHC guarantees exact double stochasticity.",
         KROMHC_ABSTRACT,
-        f"{EXACT} with a caveat if float32 keeps to it only for |θ| up to {ORDINARY}.",
+        f"{EXACT} Holds with a caveat if float32 keeps to this only for |θ| up to {ORDINARY}.",
         figure(1, "inexact"),
         ("polytope/exactness",),
         exact("kromhc"),

@@ -251,7 +251,9 @@ def _reaches_floor(records: Records) -> Finding:
         f"final loss over the exact floor, s = 2: {_range_exact(over[GO].values())} for "
         f"d = {min(rows)} to {max(rows)}; s = 1: {by_d(over['go-mhc s=1'])}"
     )
-    caveat = "" if boundary or not reached else "from s = 2 on; s = 1 stays above it from d = 3 on"
+    caveat = (
+        "" if boundary or not reached else "true from s = 2 on; s = 1 stays above it from d = 3 on"
+    )
     return Finding(grade(reached and boundary, reached), measured, over, caveat)
 
 
@@ -275,8 +277,8 @@ def _bound_is_minimum(records: Records) -> Finding:
     measured = (
         "lowest mean loss of any method over σ²/3: "
         + ", ".join(f"{ratio:.4f} at d = {d}" for d, (ratio, _) in lowest.items())
-        + f"; at d = {deepest} that is {below[deepest]:.1f} standard errors below; the exact floor "
-        f"goes down to {min(floors.values()):.4f}"
+        + f". At d = {deepest} that is {below[deepest]:.1f} standard errors below σ²/3; the exact "
+        f"floor goes down to {min(floors.values()):.4f} of it"
     )
     values = {d: ratio for d, (ratio, _) in lowest.items()}
     holds = all(errors <= STANDARD_ERRORS for errors in below.values())
@@ -300,7 +302,7 @@ def _reaches_corrected_floor(records: Records) -> Finding:
     final = {key: max(row["final_over_floor"]) for key, row in rows.items()}
     worst = max(final, key=lambda key: final[key])
     measured = (
-        "lowest loss over the exact floor, highest of the seeds: "
+        "lowest loss over the exact floor, for the worst seed: "
         + ", ".join(f"{value:.3f} ({key})" for key, value in lowest.items())
         + f"; after the last step up to {number(final[worst])} ({worst})"
     )
@@ -310,7 +312,7 @@ def _reaches_corrected_floor(records: Records) -> Finding:
     enough = len(missed) <= len(lowest) / 2
     caveats = []
     if never and enough:
-        caveats.append(f"by no seed at {'; '.join(never)}")
+        caveats.append(f"reached by no seed at {'; '.join(never)}")
     if some and enough:
         caveats.append(f"not by every seed at {'; '.join(some)}")
     if final[worst] > WITHIN and enough:
@@ -355,6 +357,7 @@ _UP_TO = (
     f"Holds if the ratio is at least {FASTER} in one case and nowhere below 1; with a caveat if it "
     "is below 1 somewhere."
 )
+_OWN = "counts steps to within 5 % of each method's own final loss,"
 _FIGURE_8 = "go-mHC, figure 8 (read by eye)"
 
 CLAIMS: tuple[Claim, ...] = (
@@ -364,8 +367,9 @@ CLAIMS: tuple[Claim, ...] = (
         "go-mHC achieves the minimum theoretical loss (read as the exact minimum over the "
         "polytope).",
         ABSTRACT,
-        f"As released, d = 2 to 16: the final mean loss is at most {WITHIN} × the certified "
-        "minimum at every d. Holds if so for s = 1 and 2; with a caveat if for s = 2 only.",
+        f"As released, the final mean loss is at most {WITHIN} × the certified minimum at every d "
+        "from 2 to 16. Holds if this is true for s = 1 and 2; with a caveat if it is true for "
+        "s = 2 only.",
         figure(5, "released"),
         _released(*FLOOR_SIZES),
         _reaches_floor,
@@ -375,7 +379,7 @@ CLAIMS: tuple[Claim, ...] = (
         MINIMUM,
         "The minimum theoretical loss is σ²/3.",
         "go-mHC, synthetic task (dotted line of the loss curves)",
-        "As released, d = 2 to 16: no method's mean loss falls below σ²/3 by more than "
+        "As released, for d = 2 to 16, no method's mean loss falls below σ²/3 by more than "
         f"{STANDARD_ERRORS} standard errors of the mean squared noise.",
         figure(5, "released"),
         _released(*FLOOR_SIZES),
@@ -384,12 +388,12 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "minimum-corrected",
         MINIMUM,
-        "go-mHC achieves the minimum loss, carried over to the corrected protocol (the paper "
-        "claims it for its own).",
+        "go-mHC achieves the minimum loss under the corrected protocol too (the paper claims this "
+        "for its own).",
         f"{ABSTRACT}; our extension",
-        "d = 4 and 8, s = 2, four families of targets, tuned learning rates: the loss comes down "
-        f"to at most {WITHIN} × the certified minimum for every seed and stays there to the last "
-        "step. With a caveat if it comes down so in half of the cases.",
+        "At d = 4 and 8, for s = 2, four families of targets and tuned learning rates, the loss "
+        f"comes down to at most {WITHIN} × the certified minimum for every seed and stays there to "
+        "the last step. Holds with a caveat if it comes down that far in half of the cases.",
         figure(5, "corrected-curves"),
         _CORRECTED,
         _reaches_corrected_floor,
@@ -399,7 +403,7 @@ CLAIMS: tuple[Claim, ...] = (
         SPEED,
         "go-mHC converges up to 10× faster than mHC-lite, as released.",
         ABSTRACT,
-        f"Steps to within 5 % of the own final loss, s = 2, d = 2, 3, 4, 6. {_UP_TO}",
+        f"The ratio {_OWN} for s = 2, d = 2, 3, 4, 6. {_UP_TO}",
         figure(5, "figure8"),
         (*_released(*FIGURE_8_STEPS["mhc-lite"]), _SEEDS),
         _faster_as_released("mhc-lite"),
@@ -409,7 +413,7 @@ CLAIMS: tuple[Claim, ...] = (
         SPEED,
         "go-mHC converges up to 10× faster than KromHC, as released.",
         ABSTRACT,
-        f"Steps to within 5 % of the own final loss, s = 2, d = 2 to 64. {_UP_TO}",
+        f"The ratio {_OWN} for s = 2, d = 2 to 64. {_UP_TO}",
         figure(5, "figure8"),
         (*_released(*FIGURE_8_STEPS["kromhc"]), _SEEDS),
         _faster_as_released("kromhc"),
@@ -419,8 +423,8 @@ CLAIMS: tuple[Claim, ...] = (
         SPEED,
         "go-mHC converges ten times faster (without “up to”).",
         "coverage of the paper that shortens its abstract",
-        f"Steps as released, d = 2 to 64, against mHC-lite, KromHC and mHC: the ratio is at least "
-        f"{FASTER} everywhere; with a caveat if its median is.",
+        "The ratio counts steps as released, for d = 2 to 64, against mHC-lite, KromHC and mHC. "
+        f"Holds if it is at least {FASTER} everywhere; with a caveat if its median is.",
         figure(5, "figure8"),
         _released(*FIGURE_8_STEPS[GO]),
         _faster_flat,
@@ -431,8 +435,8 @@ CLAIMS: tuple[Claim, ...] = (
         "go-mHC converges up to 10× faster with each method at its best learning rate, all else as "
         "released.",
         f"{ABSTRACT}; one defect mended",
-        "Steps to within 5 % of the own final loss, d = 4, s = 2, learning rates of a grid, "
-        f"against the rivals that arrive at the exact minimum, for which it is tuned. {_UP_TO}",
+        f"The ratio {_OWN} for d = 4, s = 2 and learning rates of a grid. Rates are tuned for the "
+        f"exact minimum, so only rivals that arrive at it count. {_UP_TO}",
         figure(5, "defects"),
         (_SEEDS,),
         _faster_tuned,
@@ -442,8 +446,9 @@ CLAIMS: tuple[Claim, ...] = (
         SPEED,
         "go-mHC converges up to 10× faster in steps of the corrected protocol.",
         f"{ABSTRACT}; our protocol",
-        "Steps to 1.05 × the exact minimum at tuned learning rates, d = 4 and 8, four families of "
-        f"targets, medians over seeds, against mHC-lite and mHC. {_UP_TO}",
+        "The ratio counts steps to 1.05 × the exact minimum at tuned learning rates, medians over "
+        "seeds, against mHC-lite and mHC. The cases are d = 4 and 8 with four families of "
+        f"targets. {_UP_TO}",
         figure(5, "corrected"),
         (*_CORRECTED, "stream-mixing/corrected-d8-lite"),
         _faster_corrected("steps"),
@@ -453,7 +458,7 @@ CLAIMS: tuple[Claim, ...] = (
         SPEED,
         "go-mHC converges up to 10× faster in seconds under the corrected protocol.",
         f"{ABSTRACT}; our protocol",
-        "As before, with the time of the steps on our compiled code and machine instead of their "
+        "As for the steps, but with their time on our compiled code and machine instead of their "
         f"number. {_UP_TO}",
         figure(5, "corrected"),
         (*_CORRECTED, "stream-mixing/corrected-d8-lite"),
@@ -467,7 +472,7 @@ CLAIMS: tuple[Claim, ...] = (
             f"{max(FIGURE_8_STEPS[label].values()):,} steps to converge, d = 2 to "
             f"{max(FIGURE_8_STEPS[label])}.",
             _FIGURE_8,
-            f"As released: every number comes out within {READING:.0%}; with a caveat if all are "
+            f"As released, every number comes out within {READING:.0%}; with a caveat if all are "
             "within a factor of 2.",
             figure(5, "figure8"),
             (*_released(*FIGURE_8_STEPS[label]), _SEEDS),
@@ -481,7 +486,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"KromHC ends at a loss of {min(FIGURE_8_ERROR['kromhc'].values())} to "
         f"{max(FIGURE_8_ERROR['kromhc'].values())}, d = 4 to 64.",
         _FIGURE_8,
-        f"As released: every number comes out within {READING:.0%}; with a caveat if all are "
+        f"As released, every number comes out within {READING:.0%}; with a caveat if all are "
         "within a factor of 2.",
         figure(5, "figure8-error"),
         _released(*FIGURE_8_ERROR["kromhc"]),
@@ -490,8 +495,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "kromhc-error-grows",
         FIGURES,
-        "KromHC's error grows with the number of streams, carried over to inputs that are not "
-        "multiplied by it.",
+        "KromHC's error grows with the number of streams even when the inputs are not multiplied "
+        "by it.",
         f"{_FIGURE_8}; our extension, one defect mended",
         "With inputs not multiplied by d, the final error at the largest d is more than "
         f"{GROWS} times that at the smallest; with a caveat if more than {CREEPS} times.",
@@ -502,11 +507,12 @@ CLAIMS: tuple[Claim, ...] = (
     Claim(
         "kromhc-matches-synthetic",
         KROMHC,
-        "KromHC matches or beats other mHC variants, carried over to stream mixing (its paper "
-        "claims it for language models).",
+        "KromHC matches or beats other mHC variants in stream mixing (its paper claims this for "
+        "language models).",
         f"{KROMHC_ABSTRACT}; our extension",
-        f"Corrected protocol, d = 4: its median lowest loss is at most {WITHIN} × that of the "
-        "better of mHC and mHC-lite in all four families of targets; with a caveat if in half.",
+        "Under the corrected protocol at d = 4 its median lowest loss is at most "
+        f"{WITHIN} × that of the better of mHC and mHC-lite in all four families of targets; with "
+        "a caveat if in half of them.",
         figure(5, "corrected-curves"),
         ("stream-mixing/corrected-d4",),
         _kromhc_matches,
