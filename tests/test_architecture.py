@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # of other mixers).
 FAMILIES = "gomhc.mixers.*"
 LIBRARY = [
-    {"gomhc.checks", "gomhc.extras", "gomhc.files", "gomhc.adam"},
+    {"gomhc.checks", "gomhc.closures", "gomhc.extras", "gomhc.files", "gomhc.adam"},
     {"gomhc.maps"},
     {"gomhc.transportation"},
     {

@@ -36,7 +36,7 @@ __all__ = ["DeepseekV4Mixing", "ManifoldConstrainedMixing", "replace_mixers"]
 def _matrices(connection: HyperConnection, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """H_res, H_pre and H_post in float32 or wider, whatever the dtypes of weights and streams."""
     wide = torch.promote_types(X.dtype, torch.float32)
-    weight, bias, alpha = (x.to(wide) for x in connection.parameters(recurse=False))
+    weight, bias, alpha = (x.to(wide) for x in connection.weights())
     epsilons = connection.norm_eps, connection.read_eps
     return matrices(X.to(wide), weight, bias, alpha, connection.mixer, *epsilons)
 
