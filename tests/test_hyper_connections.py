@@ -304,6 +304,10 @@ def test_connections_do_not_decay_unless_asked_to(connections):
 def test_groups_are_those_of_a_module(unchecked):
     with pytest.raises(TypeError, match="expected a module, got generator"):
         parameter_groups(layer().parameters(), 0.1)
+    with pytest.raises(ValueError, match="expected weight_decay >= 0 and finite, got -1"):
+        parameter_groups(layer(), -1)
+    with pytest.raises(TypeError, match="expected weight_decay as a number, got 'a'"):
+        parameter_groups(layer(), "a")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
