@@ -49,7 +49,9 @@ def places() -> dict[str, str]:
     of_pages = {
         page.name: match[0]
         for page in sorted(STATIC.parent.glob("*.md"))
-        for match in re.finditer(r"<div data-play=.*?</div>", page.read_text("utf-8"), re.DOTALL)
+        for match in re.finditer(
+            r"<div [^>]*?data-play=.*?</div>", page.read_text("utf-8"), re.DOTALL
+        )
     }
     of_notebooks = {
         path.name: live(cell.metadata["play"])

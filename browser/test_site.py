@@ -3,15 +3,17 @@
 Run after `make book`, by `make browser`.
 """
 
+import io
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote, urldefrag, urljoin
+from urllib.parse import quote, unquote, urldefrag, urljoin
 
 import axe_playwright_python
 import pytest
 from bs4 import BeautifulSoup
 from matplotlib.figure import Figure
+from PIL import Image
 from playwright.sync_api import Browser, ConsoleMessage, Locator, Page, Route, expect
 from pypdf import PdfReader
 
@@ -40,11 +42,15 @@ LOOK = """() => {
   const typeset = document.querySelectorAll(".math mjx-container").length;
   const errors = document.querySelectorAll("mjx-merror, [data-mjx-error]").length;
   const page = document.documentElement;
+  const cells = [...document.querySelectorAll("main th, main td")];
+  const beyond = cells.filter(cell => cell.getBoundingClientRect().right > page.clientWidth + 1);
+  const tables = new Set(beyond.map(cell => cell.closest("table")));
   return {
     images: broken.map(image => image.src.slice(0, 200)),
     alt: silent.map(image => image.src.slice(0, 200)),
     math: formulas > typeset || errors ? [`${typeset} of ${formulas}, ${errors} errors`] : [],
     scroll: page.scrollWidth > page.clientWidth ? [`${page.scrollWidth} px wide`] : [],
+    columns: [...tables].map(table => table.innerText.slice(0, 80)),
   };
 }"""
 PAPER = {"width": 680, "height": 1009}  # A4 without its margins of 15 mm, at 96 dots an inch
@@ -151,6 +157,69 @@ def test_page_needs_no_server_and_is_whole_on_paper(unzipped, page, tally):
     assert cut == []
 
 
+# In the dark.
+
+
+ILLUSTRATED = [page for page in PAGES if "<figure" in (HTML / page).read_text(encoding="utf-8")]
+
+
+@pytest.fixture(scope="session")
+def owl(browser, server) -> Iterator[Visitor]:
+    """A reader in the dark."""
+    owl = Visitor(browser, server, "dark", 1280)
+    yield owl
+    owl.context.close()
+
+
+def seen(page: Page, x: float, y: float) -> tuple[int, ...]:
+    """The colour of one pixel of the window."""
+    picture = page.screenshot(clip={"x": x, "y": y, "width": 1, "height": 1})
+    return Image.open(io.BytesIO(picture)).convert("RGB").getpixel((0, 0))
+
+
+IN_VIEW = """image => {
+  image.scrollIntoView({block: "center", behavior: "instant"});
+  return image.getBoundingClientRect().toJSON();
+}"""
+
+
+@pytest.mark.parametrize("page", ILLUSTRATED)
+def test_in_the_dark_a_figure_stands_on_the_page_and_not_on_a_slab(owl, page):
+    opened = owl.open(page)
+    for image in opened.query_selector_all("main figure img"):
+        box = image.evaluate(IN_VIEW)
+        if not box["width"]:  # a live view stands in its place
+            continue
+        top = max(box["y"], 80) + 2
+        ground = seen(opened, box["x"] - 3, top)
+        assert seen(opened, box["x"] + 2, top) == ground
+        assert max(ground) < 64
+
+
+def luminance(colour: tuple[int, ...]) -> float:
+    """Relative luminance as WCAG 2.1 defines it."""
+    parts = [c / 255 for c in colour]
+    linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in parts]
+    return sum(weight * c for weight, c in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+@pytest.mark.parametrize("name", figures.COLORS)
+def test_in_the_dark_the_colour_of_a_method_stands_out(owl, name):
+    """At least 3 : 1, as WCAG asks of graphics."""
+    opened = owl.open("book/notation.html")
+    swatch = f"<rect width='100' height='100' fill='{figures.COLORS[name]}'/>"
+    source = f"data:image/svg+xml,<svg xmlns='http://www.w3.org/2000/svg'>{quote(swatch)}</svg>"
+    opened.evaluate(
+        """source => document.querySelector("article h1").insertAdjacentHTML(
+             "afterend", `<img width=100 height=100 src="${source}">`)""",
+        source,
+    )
+    box = opened.locator("article img").first.bounding_box()
+    drawn = luminance(seen(opened, box["x"] + 50, box["y"] + 50))
+    ground = luminance(seen(opened, box["x"] - 3, box["y"] + 50))
+    assert (drawn + 0.05) / (ground + 0.05) > 3
+
+
 # Links, in the files themselves.
 
 
@@ -202,6 +271,30 @@ def test_search_finds_birkhoff(way, request):
     assert visitor.offsite == []
 
 
+def search(page: Page, words: str) -> Locator:
+    """The results of a search, all there."""
+    page.goto(f"{page.url.partition('?')[0]}?q={quote(words)}")
+    expect(page.locator("#search-results h2")).to_have_text("Search Results")
+    return page.locator("#search-results ul.search > li")
+
+
+def test_search_for_learning_rate_finds_chapter_7(reader):
+    first = search(reader.open("search.html"), "learning rate").first
+    assert first.locator("> a").get_attribute("href").startswith("notebooks/07-language-model.html")
+    expect(first.locator("p.context")).to_contain_text("learning rate")
+    assert reader.console == []
+
+
+@pytest.mark.parametrize("words", ["Birkhoff", "learning rate", "Cayley", "orthogonal", "deltoid"])
+def test_excerpts_of_a_search_show_no_tex(reader, words):
+    results = search(reader.open("search.html"), words)
+    excerpts = results.locator("p.context")
+    expect(excerpts.first).to_be_visible()
+    reader.page.wait_for_load_state("networkidle")
+    for excerpt in excerpts.all_text_contents():
+        assert not re.search(r"\\[a-zA-Z([]|\$[^$]+\$|[_^]\{", excerpt), excerpt
+
+
 KNOBS = [page for page in PAGES if "data-knob-for" in (HTML / page).read_text(encoding="utf-8")]
 
 
@@ -238,29 +331,42 @@ def test_knobs_turn_by_keyboard(reader, page):
 
 
 @pytest.mark.parametrize("page", KNOBS)
-def test_print_shows_the_static_figure_and_every_detail(reader, page):
+def test_print_shows_the_static_figure_and_no_word_of_its_knob(reader, page):
     opened = reader.open(page)
     opened.emulate_media(media="print")
     for figure in opened.locator("figure.has-knob").all():
         expect(figure.locator(".knob")).to_be_hidden()
         expect(figure.locator("> img, > a > img").first).to_be_visible()
     expect(opened.locator(".bd-sidebar-primary")).to_be_hidden()
+    assert not re.search(r"turn the knob|arrow keys", opened.locator("main").inner_text(), re.I)
     opened.emulate_media(media="null")
 
-    folded = "document.querySelectorAll('details:not([open])').length"
+
+@pytest.mark.parametrize("page", KNOBS)
+def test_print_opens_solutions_and_leaves_code_and_provenance_folded(reader, page):
+    opened = reader.open(page)
+    folded = "[...document.querySelectorAll('details:not([open])')].map(fold => fold.className)"
     before = opened.evaluate(folded)
+    assert "" in before  # the solutions of exercises
     opened.evaluate("dispatchEvent(new Event('beforeprint'))")
-    assert opened.evaluate(folded) == 0 < before
+    left = opened.evaluate(folded)
+    assert left
+    assert all({"hide", "provenance"} & set(name.split()) for name in left), left
     opened.evaluate("dispatchEvent(new Event('afterprint'))")
     assert opened.evaluate(folded) == before
 
 
-def test_folded_code_is_printed(reader, tmp_path):
+def test_what_is_folded_is_not_printed_and_solutions_are(reader, tmp_path):
     opened = reader.open("notebooks/04-spectra.html")
     code = opened.locator("details.hide div.cell_input pre").first.text_content()
+    solution = opened.locator("details:not([class]) pre").first.text_content()
     opened.pdf(path=tmp_path / "page.pdf")
-    printed = "".join(page.extract_text() for page in PdfReader(tmp_path / "page.pdf").pages)
-    assert "".join(code.split()) in "".join(printed.split())
+    pages = PdfReader(tmp_path / "page.pdf").pages
+    printed = "".join("".join(page.extract_text() for page in pages).split())
+    assert "".join(solution.split()) in printed
+    assert "".join(code.split()) not in printed
+    for word in ("How this figure was made", "Show code cell", "this cell"):
+        assert "".join(word.split()) not in printed
 
 
 @pytest.mark.parametrize("page", KNOBS)
@@ -291,6 +397,48 @@ def test_play_is_live_without_a_server(unzipped):
     opened = unzipped.open("book/play.html")
     expect(opened.locator(".play .play-entries tbody tr")).to_have_count(4)
     expect(opened.locator("#fig-play")).to_be_hidden()
+
+
+@pytest.mark.parametrize(
+    "page",
+    [
+        page
+        for page in PAGES
+        if page.startswith("notebooks/0") and page[10:12] in {"01", "02", "03", "05"}
+    ],
+)
+def test_chapters_have_live_views(unzipped, page):
+    opened = unzipped.open(page)
+    expect(opened.locator("[data-play] .play-card").first).to_be_visible()
+
+
+def test_the_first_page_fits_one_screen(reader):
+    """Problem, live picture, three verdicts, three doors."""
+    opened = reader.open("book/index.html")
+    expect(opened.locator("[data-play] .play-card")).to_have_count(2)
+    doors = [door.bounding_box() for door in opened.locator(".bd-article .sd-card").all()]
+    assert len(doors) == 3
+    assert max(door["y"] + door["height"] for door in doors) <= opened.viewport_size["height"]
+    verdicts = opened.locator(".bd-article li").all()
+    assert len(verdicts) == 3
+    for verdict in verdicts:
+        expect(verdict).to_have_text(re.compile("^[✓◐✗≈–] "))
+
+
+def test_claims_are_chosen_by_verdict_and_topic(reader):
+    opened = reader.open("notebooks/08-verdicts.html")
+    claims, shown = (opened.locator(f"details.claim{end}") for end in ("", ":visible"))
+    total = claims.count()
+    expect(shown).to_have_count(total)
+    opened.get_by_label("Verdict", exact=True).select_option("holds")
+    expect(shown).to_have_count(opened.locator("details.claim[data-verdict=holds]").count())
+    assert 0 < shown.count() < total
+    opened.get_by_label("Topic", exact=True).select_option("The construction")
+    few = shown.count()
+    assert 0 < few < total
+    expect(opened.locator(".claim-filter output")).to_have_text(f"{few} of {total} claims")
+    shown.first.locator("summary").click()
+    expect(shown.first.get_by_text("Criterion.")).to_be_visible()
 
 
 def test_a_knob_turns_in_a_notebook_alone(browser):

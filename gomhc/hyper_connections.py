@@ -24,7 +24,7 @@ Note [Kept function]
     of the first or of the last connection.
 
 Note [Precision]
-    Under autocast the generators' matrix product runs in the narrow dtype, as any linear layer.
+    Under autocast the matrix product that makes θ runs in the narrow dtype, as any linear layer.
     What comes after it does not: θ is put together and mapped in float32, and the product with the
     streams is taken there too. bfloat16 would round the entries of H_res to three digits, and its
     row sums with them. For the same reason b and α stay in float32 when the layer is cast to a

@@ -199,7 +199,7 @@ def cayley(A: Float[Tensor, "*batch n n"]) -> Float[Tensor, "*batch n n"]:
 
 @torch.no_grad()
 def inverse_cayley(Q: Float[Tensor, "n n"]) -> Float[Tensor, " g"]:
-    """Bounded generator θ whose Cayley transform is Q up to the signs of its rows.
+    """Bounded θ whose Cayley transform is Q up to the signs of its rows.
 
     Row signs do not change the squared norms of blocks: Φ_{d,s} of Cayley(skew(θ)) equals Φ_{d,s}
     of Q for every s. So any orthogonal matrix gives a start for go-mHC, at a finite θ, even where

@@ -54,11 +54,12 @@ LIBRARY = [
 ]
 COMPANION = [
     {"gomhc.companion"},
-    {"gomhc.companion.git", "gomhc.companion.paired"},
+    {"gomhc.companion.git", "gomhc.companion.paired", "gomhc.companion.parameters"},
     {"gomhc.companion.published", "gomhc.companion.released"},
     {"gomhc.companion.records.shape"},
     {"gomhc.companion.records.*"},
     {"gomhc.companion.records"},
+    {"gomhc.companion.session"},
     {"gomhc.companion.studies.base"},
     {"gomhc.companion.studies.cost.counting"},
     {"gomhc.companion.studies.cost.sweeps"},

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import sys
 from collections.abc import Iterator
 from importlib.resources import files
@@ -20,11 +21,13 @@ from sphinx.application import Sphinx
 from sphinx.util.docutils import docutils_namespace
 from sphinx_external_toc.parsing import parse_toc_yaml
 
+import gomhc
 from book.tools import build as builder
 from book.tools import generated
 from book.tools.execute import NotebookError, execute
 from gomhc.companion.claims import CLAIMS
 from gomhc.companion.claims.answers import ANSWERS
+from gomhc.companion.git import git
 
 ROOT = Path(__file__).resolve().parents[1]
 CONFIG = yaml.safe_load((ROOT / "_config.yml").read_text())
@@ -102,6 +105,7 @@ def test_pages_include_what_the_build_can_write():
     answers = {name.removeprefix("answer-") for name in names if name.startswith("answer-")}
     assert answers <= set(ANSWERS)
     others = {"three", "headlines", "timings", "bibtex", "citation", "contributing"}
+    others |= {"release", "changelog"}
     others |= {"mixers-keep", "mixers-cost", "mixers-speed"}
     assert names == others | {f"answer-{name}" for name in answers}
     assert set(generated.HEADLINES) <= {claim.id for claim in CLAIMS}
@@ -115,6 +119,36 @@ def test_the_entry_to_cite_is_bibtex():
     assert list(entries) == ["dandachi2026gomhc", "gomhc"]
     assert entries["gomhc"].fields["note"] == f"Version {citation['version']}"
     assert entries["gomhc"].fields["title"] == f"{{{citation['title']}}}"
+
+
+def test_what_archives_read_agrees():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    zenodo = json.loads((ROOT / ".zenodo.json").read_text())
+    for key in ("title", "license", "version", "keywords"):
+        assert zenodo[key] == citation[key]
+    assert [one["name"] for one in zenodo["creators"]] == [
+        one["name"] for one in citation["authors"]
+    ]
+    paper = citation["references"][0]["identifiers"][0]["value"]
+    assert [one["identifier"] for one in zenodo["related_identifiers"]] == [paper]
+    assert citation["version"] == gomhc.__version__
+
+
+def test_a_copy_says_which_release_it_is(tmp_path):
+    shutil.copy(ROOT / "CITATION.cff", tmp_path)
+    version = yaml.safe_load((ROOT / "CITATION.cff").read_text())["version"]
+    assert "outside of a git checkout" in generated.which_release(tmp_path)
+    me = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    git(tmp_path, "init")
+    git(tmp_path, "add", ".")
+    git(tmp_path, *me, "commit", "-m", "one")
+    assert "**no release**" in generated.which_release(tmp_path)
+    git(tmp_path, "tag", f"v{version}")
+    assert f"**release {version}**" in generated.which_release(tmp_path)
+    (tmp_path / "more").write_text("")
+    said = generated.which_release(tmp_path)
+    assert "**no release**" in said and "not committed" in said
+    assert git(tmp_path, "rev-parse", "HEAD")[:12] in said
 
 
 def stored(name: str) -> nbformat.NotebookNode:
@@ -189,6 +223,20 @@ def test_executed_notebook_holds_outputs_and_its_own_history(project):
     assert history["versions"]["torch"].startswith("2.")
     assert str(project) not in json.dumps(executed)
     assert [path.name for path in (project / "out").iterdir()] == ["tiny.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("changed", "shown"),
+    [
+        ({"profile": "book"}, 'profile = "book"\nseed = 0\ndevice = "auto"'),
+        ({"seed": 1}, '# Parameters\nprofile = "smoke"\nseed = 1\ndevice = "auto"\n'),
+    ],
+)
+def test_page_shows_the_parameters_that_were_run_with(project, changed, shown):
+    run(project, **changed)
+    executed = nbformat.read(project / "out" / "tiny.ipynb", as_version=4)
+    seen = [cell for cell in executed.cells if "remove-cell" not in cell.metadata.get("tags", [])]
+    assert [cell.source for cell in seen if "device =" in cell.source] == [shown]
 
 
 def test_notebook_runs_in_an_empty_folder_of_its_own(project):

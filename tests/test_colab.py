@@ -62,18 +62,73 @@ def test_every_notebook_of_the_book_has_an_edition(editions):
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
-def test_edition_installs_its_commit_first_and_is_set_to_full(editions, revision, name):
+def test_edition_installs_its_commit_first_and_sets_its_profile(editions, revision, name):
     notebook = read(editions, name)
     nbformat.validate(notebook)
     code = [cell.source for cell in notebook.cells if cell.cell_type == "code"]
     assert f"git+file://localhost{ROOT}@{revision}" in code[0]
     assert code[0].startswith("# Installs gomhc")
     parameters = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    assert parameters.source.startswith('profile = "full"')
+    profile = "book" if name in colab.KEEPS else "full"
+    assert parameters.source.startswith(f'profile = "{profile}"')
     said = notebook.cells[0].source
+    assert f"set to `{profile}`" in said
+    assert ("Google Drive" in said) == (name in colab.KEEPS)
     assert "GPU" in said and "**Time.**" in said and revision[:7] in said
     assert "Open in Colab" not in json.dumps(notebook)  # not on GitHub: Colab cannot open it
     assert not any(cell.get("outputs") for cell in notebook.cells)
+
+
+def test_editions_know_which_chapters_use_a_gpu(editions):
+    accelerated = [name[:2] for name in NOTEBOOKS if "accelerator" in read(editions, name).metadata]
+    assert accelerated == ["01", "03", "06", "07"]
+
+
+LINKS = [
+    (f"{HUB}.git", f"{HUB}/blob/{NOBODY}"),
+    (
+        "https://gitlab.com/group/part/name.git",
+        f"https://gitlab.com/group/part/name/-/blob/{NOBODY}",
+    ),
+    ("https://gitlab.example.org/o/n", f"https://gitlab.example.org/o/n/-/blob/{NOBODY}"),
+    ("https://codeberg.org/o/n", f"https://codeberg.org/o/n/src/commit/{NOBODY}"),
+    ("https://bitbucket.org/o/n", f"https://bitbucket.org/o/n/src/{NOBODY}"),
+]
+
+
+@pytest.mark.parametrize(("url", "files"), LINKS)
+def test_links_of_editions_lead_to_the_files_of_their_commit(url, files):
+    assert linked(url)
+    for target in linked(url):
+        place, _, path = target.partition(f"{files}/")
+        assert not place
+        assert (ROOT / path.partition("#")[0]).is_file()
+
+
+@pytest.mark.parametrize("url", ["file://localhost/somewhere", "https://git.example.org/o/n"])
+def test_where_no_forge_is_known_chapters_lie_beside_and_pages_are_words(url):
+    assert linked(url)
+    assert {target.partition("#")[0] for target in linked(url)} <= {f"{x}.ipynb" for x in NOTEBOOKS}
+
+
+def linked(url: str) -> list[str]:
+    """Targets of the links in all editions but those to papers and programs elsewhere."""
+    source = {
+        target
+        for name in NOTEBOOKS
+        for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+        for target in re.findall(r"\]\((http[^)]*)\)", cell.source)
+    }
+    targets = [
+        target
+        for name in NOTEBOOKS
+        for cell in colab.edition(ROOT, name, url, NOBODY).cells
+        if cell.cell_type == "markdown"
+        for target in re.findall(r"\]\(([^)\s]+)\)", cell.source)
+    ]
+    elsewhere = ("https://arxiv.org", "https://doi.org", "https://colab.research.google.com")
+    cited = {f for entry in colab.citations(ROOT).entries.values() for f in entry.fields.values()}
+    return [t for t in targets if not t.startswith(elsewhere) and t not in source | cited]
 
 
 @pytest.mark.parametrize("name", NOTEBOOKS)
@@ -266,6 +321,51 @@ def environment(tmp_path_factory) -> Path:
     return python
 
 
+BACKEND = """
+from pathlib import Path
+
+def prepare_metadata_for_build_wheel(folder, config_settings=None):
+    info = Path(folder, "gomhc-1.dist-info")
+    info.mkdir()
+    needs = "Requires-Dist: torch>=99\\nProvides-Extra: companion\\n"
+    (info / "METADATA").write_text("Metadata-Version: 2.1\\nName: gomhc\\nVersion: 1\\n" + needs)
+    return info.name
+
+def build_wheel(folder, config_settings=None, metadata_directory=None):
+    raise NotImplementedError
+"""
+SYSTEM = '[build-system]\nrequires = []\nbuild-backend = "backend"\nbackend-path = ["."]\n'
+
+
+def test_first_cell_shows_what_pip_does_and_why_it_fails(environment, tmp_path):
+    """Here a gomhc that wants a later torch than the one that is there."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "backend.py").write_text(BACKEND)
+    (folder / "pyproject.toml").write_text(SYSTEM)
+    me = ["-c", "user.name=me", "-c", "user.email=me@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*me, "commit", "-qm", "all"]):
+        subprocess.run(["git", "-C", folder, *command], check=True)
+    asked = ["git", "-C", folder, "rev-parse", "HEAD"]
+    revision = subprocess.run(asked, capture_output=True, text=True, check=True).stdout.strip()
+    cell = colab.INSTALL.format(repository=f"file://localhost{folder}", revision=revision)
+    settings = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"} | {"PIP_NO_INDEX": "1"}
+    ran = subprocess.run(
+        [environment, "-c", cell],
+        cwd=tmp_path,
+        env=settings,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 1
+    assert "Collecting gomhc[companion]" in ran.stdout  # as it goes
+    *_, error = ran.stderr.partition("RuntimeError: ")
+    assert error.startswith("gomhc could not be installed beside the packages that are here. pip")
+    assert "depends on torch>=99" in error
+    assert "ERROR: Cannot install gomhc" in error
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NOTEBOOKS)
 def test_edition_runs_where_there_is_no_gomhc(editions, environment, name, tmp_path):
@@ -306,7 +406,8 @@ def test_edition_runs_where_there_is_no_gomhc(editions, environment, name, tmp_p
     all_seconds = sum(cell.metadata.papermill.duration or 0 for cell in cells)
     print(f"{name}: first cell {seconds:.1f} s, all {all_seconds:.1f} s")
     assert not any(o.output_type == "error" for c in cells for o in c.get("outputs", []))
-    assert list(empty.iterdir()) == []  # it left nothing behind
+    left = ["gomhc-results"] if name in colab.KEEPS else []
+    assert [path.name for path in empty.iterdir()] == left
 
     now = subprocess.run([*pip, "list"], capture_output=True, text=True, check=True, env=settings)
     added = set(now.stdout.split("\n")) - set(held.stdout.split("\n"))

@@ -18,6 +18,7 @@ from book.tools.build import RENDERED_FROM, sources
 from book.tools.execute import digest
 from book.tools.pdf import join
 from book.tools.release import MANIFEST, SUMS, ReleaseError, check, release
+from gomhc.companion.git import git
 
 ROOT = Path(__file__).resolve().parents[1]
 PYPROJECT = """\
@@ -46,6 +47,8 @@ def original(tmp_path_factory) -> Path:
         "requirements.lock": "torch==2.13.0\n",
         "pyproject.toml": PYPROJECT,
         "README.md": "# Tiny\n",
+        "CITATION.cff": "title: Tiny\n",
+        ".zenodo.json": "{}\n",
         "LICENSE": "None\n",
         "gomhc/__init__.py": "",
         "_build/html/index.html": "<h1>Tiny</h1>",
@@ -87,7 +90,21 @@ def hashed(path: Path) -> str:
 def test_release_holds_all_its_parts(original):
     names = {path.name for path in (original / "_build" / "release").iterdir()}
     distributed = {"gomhc-9.9-py3-none-any.whl", "gomhc-9.9.tar.gz"}
-    assert names == {"gomhc-book.zip", MANIFEST, SUMS} | distributed
+    assert names == {"gomhc-book.zip", MANIFEST, SUMS, "CITATION.cff", ".zenodo.json"} | distributed
+
+
+def test_the_repository_is_archived_at_its_commit(project):
+    me = ["-c", "user.name=a", "-c", "user.email=a@b"]
+    (project / ".gitignore").write_text("_build/\n")
+    git(project, "init")
+    git(project, "add", ".")
+    git(project, *me, "commit", "-m", "one")
+    (project / "later").write_text("")
+    with zipfile.ZipFile(release(project) / "gomhc-source.zip") as archive:
+        names = archive.namelist()
+        assert {"gomhc/CITATION.cff", "gomhc/notebooks/tiny.ipynb"} <= set(names)
+        assert "gomhc/later" not in names
+        assert archive.comment.decode() == git(project, "rev-parse", "HEAD")
 
 
 def test_manifest_is_true_of_files_and_notebooks(original):

@@ -32,7 +32,8 @@ if (claims.length) {
   const topicOf = (claim) => claim.closest("section").querySelector("h2").firstChild.textContent;
   const chooser = (name, values) => {
     const options = ["all", ...new Set(values)].map((value) => new Option(value));
-    const select = Object.assign(document.createElement("select"), { autocomplete: "off" });
+    const about = { autocomplete: "off", ariaLabel: name };
+    const select = Object.assign(document.createElement("select"), about);
     select.append(...options);
     select.addEventListener("change", sift);
     const label = document.createElement("label");
@@ -59,10 +60,10 @@ if (claims.length) {
   sift();
 }
 
-// Print with every detail open, and fold again what was folded.
+// Print with details open, and fold again what was folded; code and provenance are not printed.
 let opened = [];
 addEventListener("beforeprint", () => {
-  opened = [...document.querySelectorAll("details:not([open])")];
+  opened = [...document.querySelectorAll("details:not([open], .hide, .provenance)")];
   for (const detail of opened) detail.open = true;
 });
 addEventListener("afterprint", () => {

@@ -58,7 +58,14 @@ def notebooks(root: Path) -> list[str]:
 
 def sources(root: Path) -> str:
     """Hash of everything in the project that its pages depend on."""
-    names = ("_config.yml", "_toc.yml", "requirements.lock", "CITATION.cff", "CONTRIBUTING.md")
+    names = (
+        "_config.yml",
+        "_toc.yml",
+        "requirements.lock",
+        "CITATION.cff",
+        "CONTRIBUTING.md",
+        "CHANGELOG.md",
+    )
     files = [*(root / "notebooks").glob("*.ipynb"), *(root / name for name in names)]
     folders = [*files_under(root / "gomhc"), *files_under(root / "book")]
     return digest(root, [*folders, *(file for file in files if file.exists())])

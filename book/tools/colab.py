@@ -17,11 +17,12 @@ from pybtex.database import BibliographyData, parse_file
 from book.tools import timings
 from book.tools.build import notebooks
 from book.tools.plain import plain
-from book.tools.repository import RepositoryError, checked, colab_link, github
+from book.tools.repository import RepositoryError, checked, colab_link, file_link
 from gomhc.companion.git import GitError, git
 
 ROOT = Path(__file__).resolve().parents[2]
 HASH_LENGTHS = (40, 64)
+CHECK = "check_parameters(profile, seed, device)"  # its answer is used where a device is
 
 INSTALL = """\
 # Installs gomhc at the commit that this notebook belongs to, where there is none yet. Packages that
@@ -40,16 +41,25 @@ except ImportError:
     __version__ = None
 
 if __version__ is None:
-    pip = [sys.executable, "-m", "pip"]
-    listed = [*pip, "list", "--format=freeze", "--disable-pip-version-check"]
+    pip = [sys.executable, "-u", "-m", "pip", "--disable-pip-version-check"]
+    listed = [*pip, "list", "--format=freeze"]
     installed = subprocess.run(listed, check=True, capture_output=True, text=True).stdout
+    said = []
     with tempfile.TemporaryDirectory() as folder:
         constraints = Path(folder, "constraints.txt")
         constraints.write_text(installed)
-        done = subprocess.run([*pip, "install", "--quiet", "--constraint", constraints, GOMHC])
-    if done.returncode:
+        install = [*pip, "install", "--progress-bar=off", "--constraint", constraints, GOMHC]
+        with subprocess.Popen(
+            install, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        ) as run:
+            for line in run.stdout:
+                if not line.startswith("Requirement already satisfied"):
+                    print(line, end="", flush=True)
+                    said.append(line)
+    if run.returncode:
         raise RuntimeError(
-            "gomhc could not be installed beside the packages that are here: pip says why above"
+            "gomhc could not be installed beside the packages that are here. pip said:"
+            "\\n\\n" + "".join(said[-12:])
         )
     importlib.invalidate_caches()
     sys.modules.pop("gomhc", None)  # an empty folder of that name imports, too\
@@ -61,13 +71,33 @@ ABOUT = """\
 
 **GPU.** {gpu}
 
-**Time.** The profile is set to `full`, the largest size; set `book` or `smoke` in the parameters \
-cell for a shorter run. As measured: {times}\
+**Time.** The profile is set to `{profile}`{other} in the parameters cell. As measured: {times}\
+{kept}\
 """
 USES_A_GPU = (
     "This chapter runs on a GPU where there is one: choose it under *Runtime → Change runtime type*"
 )
 WITHOUT_A_GPU = "This chapter computes on the CPU; a GPU runtime makes it no faster"
+PROFILE = "full"
+OTHERS = {
+    "full": ", the largest size; for a shorter run set `book` or `smoke`",
+    "book": ", the size of the published book; for a longer run, best on a GPU, set `full`",
+}
+# A notebook whose trainings are long: what its edition has in the place of a line.
+KEEPS = {
+    "07-language-model": (
+        "folders = dict.fromkeys(configs)  # of checkpoints; the Colab edition has some",
+        "from gomhc.companion.session import begin\n\n"
+        'folders = begin("07-language-model", configs, text, profile, device)',
+    )
+}
+KEPT = """
+
+**If the session ends.** Before its trainings begin the notebook times a few steps and says how \
+long all will take on the machine that you have. Results and checkpoints go to the folder `gomhc` \
+of your Google Drive if it is mounted (*Files → Mount Drive*), else to `gomhc-results` beside the \
+notebook, which on Colab ends with the runtime. Run all cells again to go on.\
+"""
 
 
 def checkout(repository: str, revision: str, folder: Path) -> None:
@@ -136,34 +166,43 @@ def edition(source: Path, name: str, repository: str, revision: str) -> nbformat
     """
     notebook = nbformat.read(source / "notebooks" / f"{name}.ipynb", as_version=4)
     bibliography = citations(source)
-    place = github(repository)
-    blob = f"https://github.com/{place}/blob/{revision}/" if place else ""
+    profile = "book" if name in KEEPS else PROFILE
+
+    def page(path: str) -> str | None:
+        """Where a page of the book is read: at the forge, or the notebook beside this one."""
+        beside = path.partition("notebooks/")[2] or None
+        return file_link(repository, revision, path) or beside
 
     cells = []
     gpu = False
     for cell in notebook.cells:
         cells.append(cell)
         if cell.cell_type == "markdown":
-            cell.source = plain(
-                cell.source, lambda key: reference(bibliography, key), lambda path: blob + path
-            )
+            cell.source = plain(cell.source, lambda key: reference(bibliography, key), page)
         elif "parameters" in cell.metadata.get("tags", []):
-            cell.source = cell.source.replace('profile = "book"', 'profile = "full"', 1)
-            if 'profile = "full"' not in cell.source:
+            cell.source = cell.source.replace('profile = "book"', f'profile = "{profile}"', 1)
+            if f'profile = "{profile}"' not in cell.source:
                 raise ValueError(f'{name}: expected profile = "book" among the parameters')
         else:
-            gpu |= "device" in cell.source
+            gpu |= "device" in cell.source.replace(f"\n{CHECK}\n", "\n")
+            cell.source = cell.source.replace(*KEEPS.get(name, ("", "")), 1)
             caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption")
             if caption:
-                below = plain(caption, lambda key: key, lambda path: blob + path)
+                below = plain(caption, lambda key: key, page)
                 cells.append(new_markdown_cell(f"*Figure.* {below}"))
+
+    if name in KEEPS and not any(KEEPS[name][1] in cell.source for cell in cells):
+        raise ValueError(f"{name}: expected the line {KEEPS[name][0]!r}")
 
     link = colab_link(repository, name)
     about = ABOUT.format(
         revision=revision,
         badge=f" [Open in Colab]({link})." if link else "",
         gpu=f"{USES_A_GPU if gpu else WITHOUT_A_GPU}.",
+        profile=profile,
+        other=OTHERS[profile],
         times=timings.sentence(notebook, timings.read(source).get(name, {})),
+        kept=KEPT if name in KEEPS else "",
     )
     install = INSTALL.format(repository=repository, revision=revision)
     notebook.cells = [new_markdown_cell(about), new_code_cell(install), *cells]

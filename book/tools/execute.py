@@ -5,6 +5,7 @@ does. It is written under a temporary name and renamed once every cell has run, 
 final name is always a complete run.
 """
 
+import ast
 import hashlib
 import json
 import os
@@ -123,9 +124,7 @@ def execute(
             f"changes in the project: {', '.join(touched)}"
         )
 
-    for cell in notebook.cells:
-        if "injected-parameters" in cell.metadata.get("tags", []):
-            cell.metadata.tags.append("remove-cell")  # the execution page shows the parameters
+    show_parameters(notebook, parameters)
     del notebook.metadata["papermill"]  # paths of this machine
     notebook.metadata["gomhc"] = run = {
         "inputs": inputs,
@@ -143,6 +142,15 @@ def execute(
     nbformat.write(notebook, partial)
     partial.rename(target)
     return run
+
+
+def show_parameters(notebook: nbformat.NotebookNode, parameters: dict[str, Any]) -> None:
+    """Leave the page one cell of parameters: the notebook's own if it says what was run with."""
+    cells = {tag: cell for cell in notebook.cells for tag in cell.metadata.get("tags", [])}
+    own = ast.parse(cells["parameters"].source).body
+    said = {ast.unparse(node.targets[0]): ast.literal_eval(node.value) for node in own}
+    spare = "injected-parameters" if said == parameters else "parameters"
+    cells[spare].metadata.tags.append("remove-cell")
 
 
 def errors(cell: nbformat.NotebookNode) -> list[nbformat.NotebookNode]:

@@ -12,6 +12,7 @@ import yaml
 
 from book.tools.timings import read as read_timings
 from book.tools.timings import table as timings_table
+from gomhc.companion.git import git, head
 
 __all__ = ["part", "wanted"]
 
@@ -50,7 +51,8 @@ def part(name: str, root: Path) -> str:
         name: `headlines` for the claims of the tour, `three` for those of the first page,
             `answer-…` for what `gomhc.companion.claims.answer` says, `mixers-keep`, `mixers-cost`
             and `mixers-speed` for the tables of all mixers, `timings` for how long chapters take,
-            `citation`, `bibtex` and `contributing` for what the project's files say.
+            `citation`, `bibtex`, `contributing` and `changelog` for what the project's files say,
+            `release` for which release this copy of the book is.
         root: The project.
 
     Raises:
@@ -65,6 +67,11 @@ def part(name: str, root: Path) -> str:
     if name == "contributing":
         page = (root / "CONTRIBUTING.md").read_text(encoding="utf-8")
         return page.removeprefix("# Contributing\n").replace("\n## ", "\n### ")
+    if name == "changelog":
+        page = (root / "CHANGELOG.md").read_text(encoding="utf-8")
+        return page.removeprefix("# Changelog\n").replace("\n##", "\n###")
+    if name == "release":
+        return which_release(root)
     if name.startswith("mixers-"):
         from gomhc.companion import overview
 
@@ -79,6 +86,23 @@ def part(name: str, root: Path) -> str:
         entries = [entry for entry in ledger() if entry.id in shown]
         return ledger_list(entries) if name == "three" else ledger_table(entries)
     raise ValueError(f"expected a part that the build writes, got {name!r}")
+
+
+def which_release(root: Path) -> str:
+    """The release that a build of the project is, or the commit that it is of, in sentences."""
+    version = yaml.safe_load((root / "CITATION.cff").read_text(encoding="utf-8"))["version"]
+    checkout = head(root)
+    if checkout is None:
+        return f"This copy of the book is of version {version}, built outside of a git checkout.\n"
+    commit = f"commit `{checkout.commit[:12]}`"
+    changes = ", with changes that are not committed" if checkout.dirty else ""
+    tagged = f"v{version}" in git(root, "tag", "--points-at", "HEAD").splitlines()
+    if tagged and not changes:
+        return f"This copy of the book is **release {version}**, {commit}.\n"
+    return (
+        f"This copy of the book is **no release**: it was built from {commit}{changes}, on the way "
+        f"to version {version}. What it says may change.\n"
+    )
 
 
 def bibtex(root: Path) -> str:

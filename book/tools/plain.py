@@ -17,13 +17,13 @@ LABEL = re.compile(r"^\([\w:-]+\)=\n", re.MULTILINE)
 LINK = re.compile(r"\[(?P<text>[^\]]*)\]\((?P<target>(?:\.\./|\d\d-)[^)\s]+)\)")
 
 
-def plain(markdown: str, cite: Callable[[str], str], page: Callable[[str], str]) -> str:
+def plain(markdown: str, cite: Callable[[str], str], page: Callable[[str], str | None]) -> str:
     """Rewrite what only Jupyter Book understands.
 
     Args:
         markdown: A cell's source.
         cite: A bibliography key -> how it is shown.
-        page: The path of a page in the repository -> its address.
+        page: The path of a page in the repository -> its address, or None: then no link is made.
 
     Returns:
         The same text in common Markdown, its formulas untouched.
@@ -46,7 +46,8 @@ def plain(markdown: str, cite: Callable[[str], str], page: Callable[[str], str])
         target, _, anchor = match["target"].partition("#")
         path = target.removeprefix("../") if target.startswith("../") else f"notebooks/{target}"
         text = match["text"] or PurePosixPath(path).stem.replace("-", " ")
-        return f"[{text}]({page(path)}{'#' + anchor if anchor else ''})"
+        address = page(path)
+        return f"[{text}]({address}{'#' + anchor if anchor else ''})" if address else text
 
     text = LABEL.sub("", markdown + "\n")
     text = DIRECTIVE.sub(directive, text)

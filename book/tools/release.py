@@ -1,4 +1,4 @@
-"""Build what a release holds: the book as a zip, wheel and source archive, manifest, checksums.
+"""Build what a release holds: book and repository as zips, wheel, source archive, checksums.
 
 Run it after `make book`: `python -m book.tools.release`. Pages, PDF and library must be of the same
 sources. Everything goes to `_build/release`, replaced as a whole at the very end. The same book
@@ -22,10 +22,11 @@ import nbformat
 from book.tools.build import PROFILES, RENDERED_FROM, notebooks, rendered_from, sources
 from book.tools.execute import digest, files_under
 from book.tools.pdf import inputs_of
-from gomhc.companion.git import head
+from gomhc.companion.git import git, head
 
 ROOT = Path(__file__).resolve().parents[2]
 MANIFEST, SUMS = "manifest.json", "SHA256SUMS"
+METADATA = ("CITATION.cff", ".zenodo.json")
 SCHEMA = 1
 EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can say
 
@@ -120,6 +121,18 @@ def manifest(
     }
 
 
+def repository(root: Path, folder: Path) -> None:
+    """The repository at its commit, and what says to an archive with DOIs what it is.
+
+    Outside of a git checkout there is no commit to archive, and only the wheel's source archive.
+    """
+    for name in METADATA:
+        shutil.copy(root / name, folder)
+    if head(root) is not None:
+        target = folder / "gomhc-source.zip"
+        git(root, "archive", "--format=zip", "--prefix=gomhc/", f"--output={target}", "HEAD")
+
+
 def distributions(root: Path, folder: Path) -> None:
     """Wheel and source archive, from a copy, with the build tools that are installed."""
     with tempfile.TemporaryDirectory() as scratch:
@@ -151,6 +164,7 @@ def release(root: Path, profile: str = "book") -> Path:
     zip_book(html, draft / "gomhc-book.zip", "gomhc-book")
     if (pdf := root / "_build" / "gomhc-book.pdf").exists():
         shutil.copy(pdf, draft)
+    repository(root, draft)
     distributions(root, draft)
     listed = manifest(root, profile, executed, sorted(draft.iterdir()))
     (draft / MANIFEST).write_text(json.dumps(listed, indent=1) + "\n", encoding="utf-8")

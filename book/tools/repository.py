@@ -7,10 +7,25 @@ which `book/tools/colab.py` writes and the publishing workflow pushes.
 import re
 from urllib.parse import urlsplit
 
-__all__ = ["COLAB", "COLAB_BRANCH", "RepositoryError", "checked", "colab_link", "github"]
+__all__ = [
+    "COLAB",
+    "COLAB_BRANCH",
+    "RepositoryError",
+    "checked",
+    "colab_link",
+    "file_link",
+    "github",
+]
 
 COLAB = "https://colab.research.google.com"
 COLAB_BRANCH = "colab"
+# How the name of a host begins -> where a repository shows the files of a commit.
+FORGES = {
+    "github.": "blob/{}",
+    "gitlab.": "-/blob/{}",
+    "codeberg.org": "src/commit/{}",
+    "bitbucket.org": "src/{}",
+}
 
 
 class RepositoryError(ValueError):
@@ -53,3 +68,12 @@ def colab_link(url: str, notebook: str) -> str | None:
     place = github(url)
     branch = f"{COLAB}/github/{place}/blob/{COLAB_BRANCH}"
     return f"{branch}/notebooks/{notebook}.ipynb" if place else None
+
+
+def file_link(url: str, revision: str, path: str) -> str | None:
+    """Address of a file at a commit, or None where nobody knows how the host names it."""
+    host = urlsplit(url).netloc
+    for name, folder in FORGES.items():
+        if host.startswith(name):
+            return f"{url.removesuffix('.git')}/{folder.format(revision)}/{path}"
+    return None

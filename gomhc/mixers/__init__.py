@@ -1,4 +1,4 @@
-"""Mixers: maps from generators θ to stream-mixing matrices, one family a file."""
+"""Mixers: maps from parameters θ to stream-mixing matrices, one family a file."""
 
 import difflib
 import inspect

@@ -15,7 +15,7 @@ from gomhc.maps import check_floating, full_precision, marginal_error
 
 
 class Mixer(nn.Module, ABC):
-    """A map θ ↦ H_res from generators to stream-mixing matrices; it owns no trainable parameter.
+    """A map θ ↦ H_res to stream-mixing matrices; it owns no trainable parameter.
 
     The same object serves a toy problem (θ is a Parameter), a layer (θ comes from the tokens) and
     an analysis (θ is sampled). A subclass sets the three attributes and writes `mix` and
@@ -66,7 +66,7 @@ class Mixer(nn.Module, ABC):
     def initial_theta(
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01
     ) -> Float[Tensor, " g"]:
-        """Generators whose matrix lies near I and whose gradient is not zero there.
+        """Parameters θ whose matrix lies near I and whose gradient is not zero there.
 
         Args:
             generator: source of randomness for mixers with a random start.
@@ -92,7 +92,7 @@ class Mixer(nn.Module, ABC):
     def forward(
         self, theta: Float[Tensor, "*batch g"], backend: Backend | None = None
     ) -> Float[Tensor, "*batch d d"]:
-        """Mixing matrices for any batch of generators.
+        """Mixing matrices for any batch of θ.
 
         Args:
             theta: (..., g), any real floating dtype.

@@ -17,7 +17,7 @@ from gomhc.mixers.orthostochastic import Orthostochastic
 
 
 class Kronecker(Mixer):
-    """H_res = ⊗_k factor_k(θ_k), where θ is the concatenation of the factors' generators.
+    """H_res = ⊗_k factor_k(θ_k), where θ is the concatenation of the factors' own.
 
     A product of doubly stochastic factors is doubly stochastic, so it is exact when they all are.
 

@@ -74,5 +74,6 @@ export function threadsView({ small = false } = {}) {
   const element = small
     ? card(`${title}: streams as threads`, threads, legend)
     : card(title, threads, key, curves.element, legend);
+  if (small) element.classList.add("play-small");
   return { element, draw };
 }

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from gomhc.companion.claims import cost, language_models, later, reach, stream_mixing
 from gomhc.companion.claims.answers import ANSWERS
-from gomhc.companion.claims.base import GROUPS, Claim, Verdict, judged, reader
+from gomhc.companion.claims.base import GROUPS, Claim, Verdict, judged, number, reader
 from gomhc.companion.claims.tables import (
     ledger_details,
     ledger_list,
@@ -33,6 +33,7 @@ __all__ = [
     "ledger_list",
     "ledger_summary",
     "ledger_table",
+    "number",
 ]
 
 _TOPICS = (reach, stream_mixing, cost, later, language_models)

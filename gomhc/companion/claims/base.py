@@ -200,7 +200,15 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def number(value: Number) -> str:
-    """Three figures, thousands with a comma, small ones as 1.2 × 10⁻⁵."""
+    """A number as a reader writes it: three figures, 1,234 with a comma, small ones as 1.2 × 10⁻⁵.
+
+    Args:
+        value: finite; a tensor of one element will do.
+
+    Returns:
+        Plain text.
+    """
+    value = float(value)
     if value and abs(value) < 1e-3:
         digits, _, exponent = f"{value:.1e}".partition("e")
         power = "10" + str(int(exponent)).translate(_RAISED)

@@ -81,8 +81,8 @@ def _factorial(records: Records) -> Finding:
     change = abs(constant[max(constant)] / constant[max(constant) - 1] - 1)
     holds = all(g == math.factorial(d) for d, g in size.items()) and change <= FACTORIAL
     measured = (
-        f"{size[max(size)]:,} generators at d = {max(size)}, {layer[max(layer)]:,} parameters of a "
-        f"hyper-connection; parameters over d·d! change by {change:.1%} between d = "
+        f"{size[max(size)]:,} numbers in θ at d = {max(size)}, {layer[max(layer)]:,} parameters of "
+        f"a hyper-connection; parameters over d·d! change by {change:.1%} between d = "
         f"{max(constant) - 1} and {max(constant)}"
     )
     values = {"generators": size, "layer": layer, "constant": constant}
@@ -226,7 +226,7 @@ CLAIMS: tuple[Claim, ...] = (
         COMPOSITION,
         "go-mHC with s = 2 asks for fewer numbers than mHC-lite only from d = 5 on.",
         "consequence of the formulas of go-mHC and mHC-lite",
-        "Of the d tested, the generator of go-mHC (s = 2) is smaller from d = 5 on and not before.",
+        "Of the d tested, the θ of go-mHC (s = 2) is shorter from d = 5 on and not before.",
         figure(6, "scaling"),
         ("cost/parameters",),
         _cheaper_than_lite,
@@ -247,7 +247,7 @@ CLAIMS: tuple[Claim, ...] = (
         KROMHC,
         "Exact methods such as mHC-lite scale factorially: O(nC·n!) parameters.",
         f"{KROMHC_ABSTRACT}; go-mHC, abstract",
-        "The generator has d! numbers at every d tested, and the parameters over d·d! change by "
+        "θ has d! numbers at every d tested, and the parameters over d·d! change by "
         f"less than {FACTORIAL:.0%} between the two largest d.",
         figure(6, "scaling"),
         ("cost/parameters",),

@@ -10,7 +10,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from gomhc.companion.figures.style import color, styles
 
-COSTS = {"layer_parameters": "parameters", "flops": "FLOPs a token"}
+SPREAD = ("low", "median", "high")
 VALUES = {
     "relative": "reach error, in distances from J/d",
     "reach": "reach error ‖B − T‖",
@@ -61,59 +61,57 @@ def scaling(
     return fig
 
 
-def _front(ax: Axes, points: list[tuple[float, float]]) -> None:
-    """Steps along the points that no other one beats in both coordinates."""
-    best: list[tuple[float, float]] = []
-    for x, y in sorted(points):
-        if not best or y < best[-1][1]:
-            best.append((x, y))
-    ax.step(*zip(*best, strict=True), where="post", color="#888888", linewidth=1, zorder=1)
-
-
 def pareto(
     table: Mapping[int, Mapping[str, Mapping[str, Any]]],
     value: str = "relative",
-    yscale: str = "linear",
+    xscale: str = "linear",
 ) -> Figure:
-    """What mixers of one d achieve against what they cost, one row of panels a d.
-
-    The grey steps join the mixers that are doubly stochastic and not beaten in both coordinates.
+    """What mixers achieve, a row each, from the cheapest down to the dearest; one panel a d.
 
     Args:
         table: d -> label -> row, from the metrics of `gomhc.companion.studies.cost.pareto`; rows of
             mixers that are impossible at this d are left out.
         value: "relative", "reach", "vertex", "loss_over_floor" or "heldout": medians, with bars
             from the 10th to the 90th percentile.
-        yscale: matplotlib scale of the value.
+        xscale: matplotlib scale of the value.
     """
-    fig, axes = plt.subplots(
-        len(table), 2, figsize=(9.4, 2.9 * len(table)), sharey="row", squeeze=False
-    )
-    for (left, right), (d, rows) in zip(axes, table.items(), strict=True):
-        rows = {label: row for label, row in rows.items() if "impossible" not in row}
-        style = styles(list(rows))
-        for ax, cost in zip((left, right), COSTS, strict=True):
-            for label, row in rows.items():
-                low, middle, high = (row[f"{value}_{part}"] for part in ("low", "median", "high"))
-                look = {key: style[label][key] for key in ("color", "marker")}
-                spread = [[middle - low], [high - middle]]
-                ax.errorbar(
-                    row[cost], middle, spread, label=label, linestyle="", markersize=6.5, **look
-                )
-            _front(
-                ax,
-                [(row[cost], row[f"{value}_median"]) for row in rows.values() if row["exact"]],
-            )
-            ax.set(xscale="log", yscale=yscale, xlabel=COSTS[cost])
-            low, high = ax.get_xlim()
-            subs = (1, 2, 5) if high / low < 50 else (1,)
-            ax.xaxis.set_major_locator(LogLocator(subs=subs))
-            ax.xaxis.set_minor_locator(NullLocator())
-            ax.xaxis.set_major_formatter(EngFormatter(sep=""))
-        left.set(title=f"d = {d}", ylabel=VALUES[value])
-        right.legend(loc="center left", bbox_to_anchor=(1.02, 0.5), fontsize=8.5)
+    panels = {
+        d: {label: row for label, row in rows.items() if "impossible" not in row}
+        for d, rows in table.items()
+    }
+    columns = min(2, len(panels))
+    lines, deepest = -(-len(panels) // columns), max(map(len, panels.values()))
+    size = (4.7 * columns, (0.21 * deepest + 0.75) * lines)
+    fig, axes = plt.subplots(lines, columns, figsize=size, sharex=True, squeeze=False)
+    for ax in axes.flat[len(panels) :]:
+        ax.axis("off")
+    for ax, (d, rows) in zip(axes.flat, panels.items(), strict=False):
+        order = sorted(rows, key=lambda label: rows[label]["flops"])
+        for place, label in enumerate(order):
+            low, middle, high = (rows[label][f"{value}_{part}"] for part in SPREAD)
+            spread = [[middle - low], [high - middle]]
+            ax.errorbar(middle, place, None, spread, fmt="o", color=color(label), markersize=5.5)
+        ax.set(xscale=xscale, ylim=(deepest - 0.4, -0.6))
+        ax.set_title(f"d = {d}", loc="left")
+        names = [label.replace("factors=", "") for label in order]
+        ax.set_yticks(range(len(order)), names, fontsize=8.5)
+        _margin(ax, [EngFormatter(sep="", places=1)(rows[label]["flops"]) for label in order])
+    for ax in axes[-1]:
+        ax.set_xlabel(VALUES[value])
+    if xscale == "log":
+        ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.xaxis.set_major_formatter(lambda x, _: f"{x:g}")
+        ax.xaxis.set_minor_locator(NullLocator())
     plt.close(fig)
     return fig
+
+
+def _margin(ax: Axes, prices: list[str]) -> None:
+    """The FLOPs of each row, right of its panel."""
+    right = {"transform": ax.get_yaxis_transform(), "ha": "right", "fontsize": 8.5}
+    for place, price in enumerate(prices):
+        ax.text(1.16, place, price, va="center", **right)
+    ax.text(1.16, -0.9, "FLOPs", va="bottom", **right)
 
 
 def speed(panels: Mapping[str, Mapping[tuple[str, str], Mapping[str, float]]]) -> Figure:

@@ -77,7 +77,8 @@ def circulant_slice(
     """The triangle of I, Z, Z² at d = 3: which points each level s of go-mHC reaches.
 
     Args:
-        weights: (points, 3) barycentric coordinates of aI + bZ + cZ².
+        weights: (points, 3) barycentric coordinates of aI + bZ + cZ²: the centres of equal cells,
+            whose reached share is the share of the area, and points of the sides.
         distances: s -> (points,) Frobenius distance to the nearest matrix of level s.
         columns: panels a row.
         scale: distance at the end of the grey scale; the largest one if not given.
@@ -94,7 +95,7 @@ def circulant_slice(
     for ax, (s, distance) in zip(axes.flat, distances.items(), strict=False):
         distance = np.asarray(distance)
         share = (distance < REACHED)[weights.min(1) > 0].mean()
-        filled = _triangle(ax, weights, distance, f"s = {s}: {share:.0%} of the inside", scale)
+        filled = _triangle(ax, weights, distance, f"s = {s}: {share:.0%} of the area", scale)
     bar = fig.colorbar(filled, ax=axes, shrink=0.7, label="distance to the nearest reached matrix")
     bar.set_ticks([0, scale / 2, scale], labels=[f"{v:.2f}" for v in (0, scale / 2, scale)])
     plt.close(fig)

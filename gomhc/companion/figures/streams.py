@@ -1,58 +1,73 @@
 """Chapter 1: the streams, and the matrices that mix them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import FancyBboxPatch
 from numpy.typing import ArrayLike
 
 from gomhc.companion.figures.style import COLORS, color
+
+INK = "#222222"
+HEAD = {"arrowstyle": "-|>", "shrinkA": 0, "shrinkB": 0}  # of an arrow that ends where it says
 
 
 def streams_diagram() -> Figure:
     """One residual stream beside four that are read, transformed, written and mixed."""
     fig, (left, right) = plt.subplots(1, 2, figsize=(8.6, 3.4), width_ratios=[1, 1.7])
-    box = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "#222222"}
-    arrow = {"arrowstyle": "-|>", "color": "#222222", "linewidth": 1.2, "shrinkA": 0, "shrinkB": 0}
+    _stream(left, 0.0, 4.0, COLORS["residual"])
+    _branch(left, [0.0], read=0.7, write=3.1, top=1.3)
+    left.set(title="Residual stream:  x' = x + F(x)", xlim=(-0.2, 4.2))
 
-    def draw(
-        ax: Axes, start: tuple[float, float], end: tuple[float, float], **style: object
-    ) -> None:
-        ax.annotate("", end, start, arrowprops=arrow | style)
-
-    draw(left, (0, 0.3), (4, 0.3), color=COLORS["residual"], linewidth=2.5)
-    draw(left, (0.8, 0.3), (0.8, 1.5))
-    draw(left, (0.8, 1.5), (1.55, 1.5))
-    draw(left, (2.25, 1.5), (3.1, 1.5))
-    draw(left, (3.1, 1.5), (3.1, 0.5))
-    left.text(1.9, 1.5, "F", ha="center", va="center", bbox=box)
-    plus = {"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": "#222222"}
-    left.text(3.1, 0.3, "+", ha="center", va="center", fontsize=12, bbox=plus)
-    left.set(title="Residual stream:  x' = x + F(x)", xlim=(-0.2, 4.2), ylim=(-0.6, 2.4))
-
-    for k in range(4):
-        y = 0.3 * k
-        right.plot([0, 2.6], [y, y], color=COLORS["go-mhc"], linewidth=2.2)
-        draw(right, (3.6, y), (6.2, y), color=COLORS["go-mhc"], linewidth=2.2)
-    right.text(3.1, 0.45, "$H_{res}$", ha="center", va="center", bbox=box | {"pad": 1.0})
-    draw(right, (0.8, 0.9), (0.8, 1.9))
-    draw(right, (0.8, 1.9), (2.5, 1.9))
-    right.text(0.95, 1.4, "$H_{pre}$: read a mixture", fontsize=9)
-    right.text(2.85, 1.9, "F", ha="center", va="center", bbox=box)
-    draw(right, (3.2, 1.9), (5.2, 1.9))
-    draw(right, (5.2, 1.9), (5.2, 0.95))
-    right.text(5.05, 1.4, "$H_{post}$: write to each", fontsize=9, ha="right")
+    heights = [0.0, 0.3, 0.6, 0.9]
+    for height in heights:
+        _stream(right, height, 6.2, COLORS["go-mhc"])
+    _branch(right, heights, read=0.8, write=5.2, top=1.8)
+    _box(right, "$H_{res}$", (2.6, 3.4), (-0.2, 1.1))
+    right.text(0.95, 1.35, "$H_{pre}$: read a mixture of all", fontsize=9)
+    right.text(5.05, 1.35, "$H_{post}$: write to each", fontsize=9, ha="right")
     right.set(
         title="Hyper-connection, d = 4 streams:  X' = $H_{res}$X + $H_{post}^T$F($H_{pre}$X)",
         xlim=(-0.2, 6.4),
-        ylim=(-0.6, 2.4),
     )
     for ax in (left, right):
+        ax.set_ylim(-0.4, 2.3)
         ax.axis("off")
     plt.close(fig)
     return fig
+
+
+def _stream(ax: Axes, height: float, end: float, colour: str) -> None:
+    """A stream that runs from left to right."""
+    ax.annotate(
+        "", (end, height), (0, height), arrowprops={"color": colour, "linewidth": 2.3, **HEAD}
+    )
+
+
+def _box(ax: Axes, name: str, x: tuple[float, float], y: tuple[float, float]) -> None:
+    """A named map, drawn over the lines that enter and leave it."""
+    size = (x[1] - x[0], y[1] - y[0])
+    look = {"boxstyle": "round,pad=0,rounding_size=0.08", "facecolor": "white", "edgecolor": INK}
+    ax.add_patch(FancyBboxPatch((x[0], y[0]), *size, zorder=3, **look))
+    ax.text(sum(x) / 2, sum(y) / 2, name, ha="center", va="center", zorder=4)
+
+
+def _branch(ax: Axes, heights: Sequence[float], read: float, write: float, top: float) -> None:
+    """What reads every stream (a dot), goes through F, and is added to every stream (a plus)."""
+    low, high, middle = min(heights), max(heights), (read + write) / 2
+    path = [read, read, middle, write, write], [low, top, top, top, low]
+    ax.plot(*path, color=INK, linewidth=1.2, zorder=2)
+    arrow = {"color": INK, "linewidth": 1.2, **HEAD}
+    ax.annotate("", (middle - 0.35, top), (read, top), arrowprops=arrow)
+    ax.annotate("", (write, high + 0.07), (write, top), arrowprops=arrow)
+    _box(ax, "F", (middle - 0.35, middle + 0.35), (top - 0.2, top + 0.2))
+    ax.plot([read] * len(heights), heights, "o", color=INK, markersize=6, zorder=3)
+    ring = {"markerfacecolor": "white", "markeredgecolor": INK, "markersize": 11}
+    ax.plot([write] * len(heights), heights, "o", zorder=3, **ring)
+    ax.plot([write] * len(heights), heights, "+", color=INK, markersize=7, zorder=4)
 
 
 def mixing_matrices(matrices: Mapping[str, ArrayLike]) -> Figure:
