@@ -108,7 +108,7 @@ def pareto(
 
 def _margin(ax: Axes, prices: list[str]) -> None:
     """The FLOPs of each row, right of its panel."""
-    right = {"transform": ax.get_yaxis_transform(), "ha": "right", "fontsize": 8.5}
+    right: dict[str, Any] = {"transform": ax.get_yaxis_transform(), "ha": "right", "fontsize": 8.5}
     for place, price in enumerate(prices):
         ax.text(1.16, place, price, va="center", **right)
     ax.text(1.16, -0.9, "FLOPs", va="bottom", **right)

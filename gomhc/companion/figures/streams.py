@@ -1,6 +1,7 @@
 """Chapter 1: the streams, and the matrices that mix them."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -50,7 +51,11 @@ def _stream(ax: Axes, height: float, end: float, colour: str) -> None:
 def _box(ax: Axes, name: str, x: tuple[float, float], y: tuple[float, float]) -> None:
     """A named map, drawn over the lines that enter and leave it."""
     size = (x[1] - x[0], y[1] - y[0])
-    look = {"boxstyle": "round,pad=0,rounding_size=0.08", "facecolor": "white", "edgecolor": INK}
+    look: dict[str, Any] = {
+        "boxstyle": "round,pad=0,rounding_size=0.08",
+        "facecolor": "white",
+        "edgecolor": INK,
+    }
     ax.add_patch(FancyBboxPatch((x[0], y[0]), *size, zorder=3, **look))
     ax.text(sum(x) / 2, sum(y) / 2, name, ha="center", va="center", zorder=4)
 
@@ -65,7 +70,7 @@ def _branch(ax: Axes, heights: Sequence[float], read: float, write: float, top: 
     ax.annotate("", (write, high + 0.07), (write, top), arrowprops=arrow)
     _box(ax, "F", (middle - 0.35, middle + 0.35), (top - 0.2, top + 0.2))
     ax.plot([read] * len(heights), heights, "o", color=INK, markersize=6, zorder=3)
-    ring = {"markerfacecolor": "white", "markeredgecolor": INK, "markersize": 11}
+    ring: dict[str, Any] = {"markerfacecolor": "white", "markeredgecolor": INK, "markersize": 11}
     ax.plot([write] * len(heights), heights, "o", zorder=3, **ring)
     ax.plot([write] * len(heights), heights, "+", color=INK, markersize=7, zorder=4)
 
