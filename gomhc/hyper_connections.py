@@ -8,13 +8,20 @@ Note [Starts]
 
 Note [Kept function]
     Where the columns of H_res sum to 1, H_pre = 1ᵀ/d and the entries of H_post have the mean 1, the
-    mean of the streams m becomes m + F(m): it is the plain residual network, whatever θ is. So a
-    network starts, or goes on, with the outputs that it has without streams, if these begin as
-    copies and their mean is read at the end. H_post differs from stream to stream, or the streams
-    would stay copies. In the first step θ has no gradient, as nothing but the mean is read; b_pre
-    has one, and after a step θ has too. Two never have one: the θ of the first connection, whose
-    streams are copies, unless offsets are trained, and that of the last, which moves only what the
-    mean forgets.
+    mean of the streams m becomes m + F(m): it is the plain residual network, whatever θ is. If the
+    streams begin as copies and their mean is read at the end, the network gives the same outputs as
+    without streams. H_post differs from stream to stream, or the streams would stay copies.
+
+    In the first step the θ of a doubly stochastic mixer has no gradient, as nothing but the mean is
+    read; b_pre has one, and after a step θ has too. Two of these θ never have one: that of the
+    first connection, whose streams are copies, unless offsets are trained, and that of the last,
+    which moves only what the mean forgets. Nor has b_pre of the first where the branch begins with
+    a norm: of copies it scales only what the norm divides out. (hc and orthogonal keep the function
+    at H_res = I alone, and their θ has a gradient from the first step on.)
+
+    "No gradient" means in real arithmetic. In float32 rounding leaves 1e-10 to 1e-7, which Adam
+    scales to steps of the learning rate: such a θ then drifts at random. No output depends on that
+    of the first or of the last connection.
 
 Note [Precision]
     Under autocast the matrix product that makes θ runs in the narrow dtype, as any linear layer.
@@ -29,7 +36,6 @@ Note [Precision]
 
 import copy
 import functools
-import inspect
 import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
@@ -40,6 +46,7 @@ from torch import Tensor, nn
 
 import gomhc.fused.flops  # noqa: F401 (tells PyTorch's flop counter of the operators)
 from gomhc.checks import check_count, check_epsilon
+from gomhc.closures import shared_weights
 from gomhc.fused import STREAMED, Backend, check_backend, choose, transformed
 from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams
 from gomhc.maps import autocast_dtype, full_precision
@@ -115,16 +122,10 @@ def preference(d: int, layer: int) -> Float[Tensor, " d"]:
 def keeping(d: int, layer: int) -> tuple[Float[Tensor, " d"], Float[Tensor, " d"]]:
     """Starts of b_pre and b_post that keep the function (Note [Kept function] in this module)."""
     if d == 1:
-        raise ValueError("expected d >= 2 with keep_function, got 1")
-    written = torch.full((d,), 1 - 0.5 / (d - 1))
+        raise ValueError("expected d >= 2, for a start that keeps the function, got 1")
+    written = torch.full((d,), 1 - 0.5 / (d - 1), dtype=torch.float64)
     written[layer % d] = 1.5
-    return torch.full((d,), -math.log(d - 1)), torch.logit(written / 2)
-
-
-def _without(rows: slice | int, gradient: Tensor) -> Tensor:
-    gradient = gradient.clone()
-    gradient[rows] = 0
-    return gradient
+    return torch.full_like(written, -math.log(d - 1)), torch.logit(written / 2)
 
 
 class HyperConnection(nn.Module):
@@ -151,9 +152,10 @@ class HyperConnection(nn.Module):
             for nothing else (Note [Choice] in `gomhc.fused`), "reference" PyTorch everywhere;
             "fused" raises where compiled code cannot run. It counts for the mixer too. On a GPU
             tokens that its kernels are not exact enough for are NaN, see there.
-        norm_eps: added to the mean square in RMSNorm; None is the dtype's own, 1.2e-7 for float32.
-        read_eps: added to H_pre. DeepSeek-V4 has 1e-6 for both; with either there are no compiled
-            passes over the streams, only the mixer's.
+        norm_eps: added to the mean square in RMSNorm; None is the rounding of float32, 1.2e-7, or
+            of float64 for such streams.
+        read_eps: added to H_pre. DeepSeek-V4 sets norm_eps and read_eps to 1e-6. If either is set,
+            only the mixer is compiled.
         keep_function: whether it starts as x + F(x) on the mean of the streams (Note [Kept
             function] in this module), for doubly stochastic mixers, and for others at H_res = I.
         generator: source of randomness for mixers with a random start.
@@ -225,16 +227,26 @@ class HyperConnection(nn.Module):
     def freeze_mixing(self) -> None:
         """Give all tokens the θ of b_res, and train neither: their gradients are 0 from now on.
 
-        Momentum and weight decay of an optimizer move what has no gradient, so call it before the
-        first step, and keep connections out of decay, as `parameter_groups` does. Copies and layers
-        that are unpickled are frozen too; one that loads a `state_dict` has to be frozen anew.
+        W_res becomes 0, and what is loaded in its place later has no effect. Momentum and weight
+        decay of an optimizer move what has no gradient: call it before the first step, and keep
+        connections out of decay, as `parameter_groups` does. Copies and layers that are unpickled
+        are frozen too; a `state_dict` does not say that its layer was.
         """
-        g = self.mixer.num_parameters
         self.frozen = True
         with torch.no_grad():
-            self.weight[:g] = 0
-        for tensor, rows in ((self.weight, slice(g)), (self.bias, slice(g)), (self.alpha, 0)):
-            tensor.register_hook(functools.partial(_without, rows))
+            self.weight[: self.mixer.num_parameters] = 0
+
+    def weights(
+        self,
+    ) -> tuple[Float[Tensor, "rows width"], Float[Tensor, " rows"], Float[Tensor, " three"]]:
+        """W, b and α as they act; of frozen mixing, b_res without a gradient and W_res = 0."""
+        if not self.frozen:
+            return self.weight, self.bias, self.alpha
+        g = self.mixer.num_parameters
+        still = torch.zeros_like(self.weight[:g]), self.bias[:g].detach(), self.alpha[:1].detach()
+        moving = self.weight[g:], self.bias[g:], self.alpha[1:]
+        W, b, alpha = (torch.cat(pair) for pair in zip(still, moving, strict=True))
+        return W, b, alpha
 
     def matrices(
         self, X: Float[Tensor, "*batch d C"]
@@ -250,7 +262,7 @@ class HyperConnection(nn.Module):
         if self.backend == "reference":
             mix = functools.partial(self.mixer, backend="reference")
         epsilons = self.norm_eps, self.read_eps
-        return matrices(X, self.weight, self.bias, self.alpha, mix, *epsilons)
+        return matrices(X, *self.weights(), mix, *epsilons)
 
     def _check(self, X: Tensor) -> None:
         if X.shape[-2:] != (self.mixer.d, self.dim):
@@ -324,9 +336,8 @@ class HyperConnection(nn.Module):
                 read = (H_pre[..., None, :] @ wide).squeeze(-2).to(X.dtype)
         else:
             tokens = math.prod(batch)  # no −1: there may be none
-            weights = self.weight, self.bias, self.alpha
             read, mixed, post, *_ = read_streams(
-                X.reshape(tokens, d, C), *weights, narrow or X.dtype, stages
+                X.reshape(tokens, d, C), *self.weights(), narrow or X.dtype, stages
             )
             read = read.view(*batch, C)
         written = self.branch(read, *arguments, **options)
@@ -345,26 +356,16 @@ class HyperConnection(nn.Module):
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "HyperConnection":
         """A copy with weights of its own; a function is not copied, nor would be what it uses."""
-        branch = self.branch
-        if inspect.isfunction(branch):
-            known = inspect.getclosurevars(branch)
-            used = {**known.nonlocals, **known.globals}
-            live = [name for name, value in used.items() if isinstance(value, nn.Module | Tensor)]
-            if live:
-                raise TypeError(
-                    "expected a module as the branch of a connection to copy, got a function "
-                    f"around {', '.join(live)}, whose weights the copy would share"
-                )
+        live = shared_weights(self.branch)
+        if live:
+            raise TypeError(
+                "expected a module as the branch of a connection to copy, got a function around "
+                f"{', '.join(live)}, whose weights the copy would share"
+            )
         copied = self.__class__.__new__(self.__class__)
         memo[id(self)] = copied
         copied.__setstate__(copy.deepcopy(self.__dict__, memo))
         return copied
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        """Hooks of tensors are neither pickled nor copied."""
-        super().__setstate__(state)
-        if self.frozen:
-            self.freeze_mixing()
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HyperConnection":
         """All that casts a module goes this way; b and α get no narrower than float32."""

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from gomhc.checks import check_epsilon
 from gomhc.hyper_connections import HyperConnection
 
 __all__ = ["parameter_groups"]
@@ -17,10 +18,10 @@ def parameter_groups(
     Decay of their matrices pulls θ to the same b_res for all tokens, and with it the gates.
 
     Args:
-        model: any module. What is not in a `HyperConnection`, such as offsets of the streams, is
-            told by its dimensions alone.
-        weight_decay: of tensors with two dimensions or more; those with fewer, such as biases and
-            norms, have none.
+        model: any module. Other parameters, such as offsets of the streams, decay if they have two
+            dimensions or more.
+        weight_decay: at least 0; of tensors with two dimensions or more. Those with fewer, such as
+            biases and norms, have none.
         connections: whether the matrices of `HyperConnection` decay all the same.
 
     Returns:
@@ -28,10 +29,12 @@ def parameter_groups(
         `torch.optim.AdamW(groups, lr)`; parameters without a gradient are in neither.
 
     Raises:
-        TypeError: if the model is no module, such as its parameters.
+        TypeError: if the model is no module, such as its parameters, or the decay no number.
+        ValueError: if the decay is negative or not finite.
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a module, got {type(model).__name__}")
+    weight_decay = check_epsilon("weight_decay", weight_decay)
     own = {
         id(weight)
         for module in model.modules()

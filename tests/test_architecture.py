@@ -15,7 +15,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # of other mixers).
 FAMILIES = "gomhc.mixers.*"
 LIBRARY = [
-    {"gomhc.checks", "gomhc.extras", "gomhc.files", "gomhc.adam"},
+    {"gomhc.checks", "gomhc.closures", "gomhc.extras", "gomhc.files", "gomhc.adam"},
     {"gomhc.maps"},
     {"gomhc.transportation"},
     {
@@ -38,9 +38,9 @@ LIBRARY = [
     {"gomhc.spectra.search", "gomhc.stream_mixing.fits"},
     {"gomhc.spectra", "gomhc.stream_mixing", "gomhc.weight_decay"},
     {"gomhc"},
-    {"gomhc.convert.layouts", "gomhc.convert.swap"},
+    {"gomhc.convert.layouts", "gomhc.convert.swap", "gomhc.convert.configuration"},
     {"gomhc.convert.blocks"},
-    {"gomhc.convert.stacks"},
+    {"gomhc.convert.stacks", "gomhc.convert.order"},
     {"gomhc.convert.streams"},
     {"gomhc.convert.saved", "gomhc.convert.undo"},
     {"gomhc.convert"},

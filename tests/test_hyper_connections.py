@@ -1,7 +1,9 @@
 """The layer: its formula, its start, its precision, and the tools it has to go through."""
 
 import copy
+import functools
 import io
+import types
 
 import pytest
 import torch
@@ -226,6 +228,65 @@ def test_frozen_mixing_is_one_matrix_for_all_tokens_and_stays_it(copied):
         assert (after - H_res).abs().max() < 1e-2
 
 
+def test_frozen_mixing_has_no_gradient_by_any_way():
+    module = shaken(layer())
+    module.freeze_mixing()
+    weights, g = dict(module.named_parameters()), module.mixer.num_parameters
+
+    def loss(weights):
+        return torch.func.functional_call(module, weights, streams()).square().sum()
+
+    gradients = torch.func.grad(loss)(weights)
+    assert all(not gradients[name][:g].any() for name in ("weight", "bias"))
+    assert gradients["bias"][g:].any() and not gradients["alpha"][0]
+    module = layer()
+    module.freeze_mixing()
+    usual = torch.__future__.get_swap_module_params_on_conversion()
+    torch.__future__.set_swap_module_params_on_conversion(True)
+    try:
+        module.double()
+    finally:
+        torch.__future__.set_swap_module_params_on_conversion(usual)
+    module(streams(dtype=torch.float64)).square().sum().backward()
+    assert not module.bias.grad[:g].any() and module.bias.grad[g:].any()
+
+
+@pytest.mark.parametrize("tokens", [3, 300])
+def test_frozen_mixing_takes_no_w_from_a_state_dict(tokens):
+    frozen, other = layer(), shaken(layer())
+    frozen.freeze_mixing()
+    frozen.load_state_dict(other.state_dict())
+    X, g = streams(batch=(tokens,)), other.mixer.num_parameters
+    assert (other.matrices(X)[0] - frozen.matrices(X)[0]).abs().max() > 1e-3
+    with torch.no_grad():
+        other.weight[:g] = 0
+    torch.testing.assert_close(frozen(X), other(X))
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, unpickled])
+def test_a_frozen_layer_without_gradients_can_be_copied(copied):
+    module = layer()
+    module.freeze_mixing()
+    module.requires_grad_(False)
+    assert copied(module).frozen
+    still = layer().requires_grad_(False)
+    still.freeze_mixing()
+    assert torch.equal(still(streams()), copied(still)(streams()))
+
+
+@pytest.mark.parametrize("d", [2, 3, 4, 8])
+def test_gates_that_keep_the_function_are_precise_whatever_the_default_dtype(d):
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        module = layer("identity", d, branch=nn.Identity(), keep_function=True)
+    finally:
+        torch.set_default_dtype(usual)
+    b_pre, b_post = module.bias.double().split([d, d])
+    torch.testing.assert_close(b_pre.sigmoid().sum().item(), 1.0, rtol=0, atol=1e-6)
+    torch.testing.assert_close(2 * b_post.sigmoid().mean().item(), 1.0, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize("connections", [False, True])
 def test_connections_do_not_decay_unless_asked_to(connections):
     model = nn.Sequential(nn.Linear(DIM, DIM), layer(), nn.LayerNorm(DIM))
@@ -243,6 +304,10 @@ def test_connections_do_not_decay_unless_asked_to(connections):
 def test_groups_are_those_of_a_module(unchecked):
     with pytest.raises(TypeError, match="expected a module, got generator"):
         parameter_groups(layer().parameters(), 0.1)
+    with pytest.raises(ValueError, match="expected weight_decay >= 0 and finite, got -1"):
+        parameter_groups(layer(), -1)
+    with pytest.raises(TypeError, match="expected weight_decay as a number, got 'a'"):
+        parameter_groups(layer(), "a")
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
@@ -271,9 +336,32 @@ def test_a_copy_has_weights_of_its_own():
     assert plain(streams()).shape == streams().shape
     bound = layer(branch=linear.forward)
     assert copy.deepcopy(bound).branch.__self__ is not linear
-    for branch in (lambda x: linear(x), lambda x: SHARED(x)):
-        with pytest.raises(TypeError, match="a function around (linear|SHARED), whose weights"):
-            copy.deepcopy(nn.Sequential(layer(branch=branch)))
+    partial = copy.deepcopy(layer(branch=functools.partial(linear.forward)))
+    assert partial.branch.func.__self__ is not linear
+
+
+def held():
+    """Functions that reach a module or a tensor, each by another way."""
+    linear, names = nn.Linear(DIM, DIM), types.SimpleNamespace()
+    nets, weight, inner = [linear], linear.weight.detach(), lambda x: linear(x)
+    names.deep = {"net": linear}
+    yield "linear", lambda x: linear(x)
+    yield "SHARED", lambda x: SHARED(x)
+    yield "net", lambda x, net=linear: net(x)
+    yield "net", lambda x, *, net=linear: net(x)
+    yield "nets", lambda x: nets[0](x)
+    yield "names", lambda x: names.deep["net"](x)
+    yield "inner", lambda x: inner(x)
+    yield "SHARED", lambda x: [SHARED(y) for y in (lambda: [SHARED(x)])()][0]
+    yield "weight", lambda x: x @ weight
+    yield "bound", lambda x, bound=linear.forward: bound(x)
+    yield "linear", functools.partial(lambda x, y: linear(x), y=1)
+
+
+@pytest.mark.parametrize("name, branch", list(held()))
+def test_a_function_that_would_share_its_weights_is_not_copied(name, branch):
+    with pytest.raises(TypeError, match=f"a function around {name}, whose weights"):
+        copy.deepcopy(nn.Sequential(layer(branch=branch)))
 
 
 # Precision

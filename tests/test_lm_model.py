@@ -127,9 +127,22 @@ def test_draws_by_temperature_and_of_the_most_probable(corpus):
     free = {model.generate(start, 1, seed=seed)[3] for seed in range(60)}
     assert len(free) > 20
     assert model.generate(start, 4, top_k=10**6, seed=3) == model.generate(start, 4, seed=3)
+    assert model.generate(start, 5, temperature=1e-40) == model.generate(start, 5, temperature=0)
+    with torch.no_grad():
+        model.tokens.weight.zero_()  # all logits are 0
+    drawn = {model.generate(start, 1, top_k=1, seed=seed)[3] for seed in range(9)}
+    assert len(drawn) == 1
     for wrong in ({"temperature": -1.0}, {"temperature": math.nan}, {"top_k": 0}):
         with pytest.raises(ValueError, match=f"expected {next(iter(wrong))} >= "):
             model.generate(start, 1, **wrong)
+
+
+def test_only_known_tokens_are_gone_on_from(unchecked):
+    model = nano(RESIDUAL)
+    with pytest.raises(ValueError, match=f"tokens below {model.config.vocabulary}, got 999"):
+        model.generate([1, 999], 1)
+    with pytest.raises(TypeError, match="tokens as an integer, got 'T'"):
+        model.generate("To be", 1)
 
 
 def test_the_width_of_the_mlp():
@@ -162,6 +175,13 @@ def test_a_dead_start_stays_dead(corpus):
         (
             {"mixer": "hc", "keep_function": True, "reduce": "mean"},
             "reduce='mean' and offsets=0 with keep_function, got 'mean' and 0.02",
+        ),
+        (
+            {
+                **{"mixer": "hc", "keep_function": True, "reduce": "mean", "offsets": 0.0},
+                "norm_streams": True,
+            },
+            "keep_function without norm_streams",
         ),
         (
             {"mixer": "go-mhc", "dead_start": True, "off_diagonal_mass": 0.1},

@@ -404,6 +404,17 @@ def test_keeping_the_function_on_the_command_line(tmp_path):
     assert (config.keep_function, config.reduce, config.offsets) == (True, "mean", 0.0)
 
 
+@pytest.mark.parametrize("first", [3, 25])
+def test_a_short_run_goes_on_by_the_same_command_with_more_steps(tmp_path, first):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
+    command = ["--batch", "1", "--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run")]
+    for steps in (first, 26):
+        assert main([*command, "--steps", str(steps)]) == 0
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    assert state["progress"]["step"] == 26
+    assert state["config"]["warmup"] == min(first, 20)
+
+
 def test_a_run_is_sampled_from(tmp_path, capsys):
     text, run = tmp_path / "a.txt", tmp_path / "run"
     text.write_text("the cat sat on the mat . " * 200)

@@ -295,6 +295,26 @@ def test_a_mixer_that_does_not_fit_changes_nothing(
     assert all(a is b for a, b in zip(model.modules(), before, strict=True))
 
 
+def test_mixing_can_be_frozen(deepseek, generator):
+    model = replace_mixers(tiny(deepseek, generator), "go-mhc")
+    for connection in connections(model):
+        connection.freeze_mixing()
+    ids = tokens(generator)
+    model(ids, labels=ids).loss.backward()
+    for connection in connections(model):
+        g = connection.mixer.num_parameters
+        assert not connection.bias.grad[:g].any() and connection.bias.grad[g:].any()
+
+
+def test_what_was_replaced_before_and_the_number_of_streams(deepseek, generator, unchecked):
+    model = tiny(deepseek, generator)
+    with pytest.raises(TypeError, match="no d, as the model has its number of streams"):
+        replace_mixers(model, "go-mhc", d=4)
+    replace_mixers(model, "go-mhc")
+    with pytest.raises(ValueError, match="they were replaced before"):
+        replace_mixers(model, "go-mhc")
+
+
 def test_a_model_without_connections(unchecked):
     with pytest.raises(ValueError, match="expected a model with connections.*none in a Linear"):
         replace_mixers(nn.Linear(2, 2), "go-mhc")

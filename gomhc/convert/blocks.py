@@ -10,7 +10,7 @@ Note [Class]
 
 import functools
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from jaxtyping import Float
@@ -24,34 +24,36 @@ class Connections(nn.ModuleList):
     """The hyper-connections of one block.
 
     Attributes:
-        first: whether the block makes the streams.
-        last: whether it makes one of them.
+        stack: name of the stack that the block is in.
+        index: of the block there; the first makes the streams.
+        count: of blocks there; the last makes one of the streams.
         layout: of its two branches; None where the whole block is one.
         d: number of streams.
+        dim: C.
+        ran: whether the block was called since the model was.
     """
 
     def __init__(
-        self, connections: list[HyperConnection], first: bool, last: bool, layout: Layout | None
+        self,
+        connections: list[HyperConnection],
+        stack: str,
+        index: int,
+        count: int,
+        layout: Layout | None,
     ) -> None:
         super().__init__(connections)
-        self.first, self.last, self.layout = first, last, layout
-        self.d = connections[0].mixer.d
+        self.stack, self.index, self.count, self.layout = stack, index, count, layout
+        self.d, self.dim, self.ran = connections[0].mixer.d, connections[0].dim, False
 
 
-def attention(
-    x: Float[Tensor, "*batch C"], block: "Streamed", options: Mapping[str, Any]
+def run(
+    x: Float[Tensor, "*batch C"], branch: Callable[[Tensor], Tensor]
 ) -> Float[Tensor, "*batch C"]:
-    """The first branch of a block with two."""
-    layout = block.hyper_connections.layout
-    assert layout is not None
-    return apply(block, layout.attention, x, options)
+    """What all connections are around; each call brings the branch, as a function.
 
-
-def mlp(x: Float[Tensor, "*batch C"], block: "Streamed") -> Float[Tensor, "*batch C"]:
-    """The second branch of a block with two."""
-    layout = block.hyper_connections.layout
-    assert layout is not None
-    return apply(block, layout.mlp, x, {})
+    The block itself is no argument, as loaders that move arguments to a device would move it.
+    """
+    return branch(x)
 
 
 def change(
@@ -62,7 +64,8 @@ def change(
     options: Mapping[str, Any],
 ) -> Float[Tensor, "*batch C"]:
     """block(x) − x; what the block returns beside the stream goes to the list."""
-    answer = block.plain.forward(block, x, *arguments, **options)
+    # Of a copy, as a block may write its answer into what it is given.
+    answer = block.plain.forward(block, x.clone(), *arguments, **options)
     if isinstance(answer, tuple):
         answer, *rest = answer
         others.append(rest)
@@ -89,21 +92,37 @@ class Streamed(nn.Module):
     def forward(self, *arguments: Any, **options: Any) -> Any:
         """Take the streams, or the first of them, and all that the block takes besides."""
         own = self.hyper_connections
+        own.ran = True
         if own.layout is not None:
             x, named = bind(self.known, arguments, options)
         elif arguments:
             x, *rest = arguments
             arguments = tuple(rest)
+        elif (stream := next(iter(self.known.parameters))) in options:
+            x = options.pop(stream)
         else:
-            x = options.pop(next(iter(self.known.parameters)))
-        X = expand_streams(x, own.d) if own.first else x
+            kind = self.plain.__name__
+            raise TypeError(f"expected the stream as the first argument of {kind}, got none")
+        X = self._streams_of(x) if own.index == 0 else x
         others: list[Any] = []
         if own.layout is None:
-            X = own[0](X, self, others, arguments, options)
+            X = own[0](X, lambda x: change(x, self, others, arguments, options))
         else:
-            X = own[1](own[0](X, self, for_attention(named)), self)
-        x = reduce_streams(X) if own.last else X
+            given = for_attention(named)
+            X = own[0](X, lambda x: apply(self, own.layout.attention, x, given))
+            X = own[1](X, lambda x: apply(self, own.layout.mlp, x, {}))
+        x = reduce_streams(X) if own.index == own.count - 1 else X
         return (x, *others[0]) if others else x
+
+    def _streams_of(self, x: Any) -> Float[Tensor, "*batch d C"]:
+        """The streams that the first block makes of what it is called with."""
+        own = self.hyper_connections
+        if getattr(x, "is_nested", False):
+            raise ValueError("expected a dense stream (..., C), got a nested tensor")
+        if x.shape[-1] != own.dim:
+            why = ", as dim says" if own.layout is None else ""
+            raise ValueError(f"expected a stream (..., {own.dim}){why}, got {tuple(x.shape)}")
+        return expand_streams(x, own.d)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """So that a block can be pickled though nobody can import its class."""
@@ -116,13 +135,24 @@ def streamed(plain: Any) -> type[Streamed]:
     names = {"__module__": plain.__module__, "__qualname__": plain.__qualname__}
     own = {"plain": plain, "known": signature(plain)}
     if issubclass(plain, nn.Sequential):
-        own["__iter__"] = _without_connections
+        own |= {"__iter__": _iterate, "__len__": _length, "__getitem__": _item}
     return type(plain.__name__, (Streamed, plain), names | own)
 
 
-def _without_connections(block: Streamed) -> Iterator[nn.Module]:
-    """What a `Sequential` applies one after the other: all its children but the new one."""
+# What a `Sequential` applies one after the other are all its children but the new one.
+
+
+def _iterate(block: Streamed) -> Iterator[nn.Module]:
     return (child for child in block.children() if child is not block.hyper_connections)
+
+
+def _length(block: Streamed) -> int:
+    return len(list(_iterate(block)))
+
+
+def _item(block: Streamed, index: int | slice) -> nn.Module:
+    children = list(_iterate(block))
+    return nn.Sequential(*children[index]) if isinstance(index, slice) else children[index]
 
 
 def _blank(plain: Any) -> Streamed:

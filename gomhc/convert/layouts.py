@@ -47,6 +47,7 @@ LAYOUTS: Mapping[str, Layout] = {
 ATTENTIONS = ("attn", "self_attn", "attention")  # what gets the arguments of the block
 CROSS = ("encoder_hidden_states", "encoder_attention_mask")  # of blocks with a third branch
 WIDTH = 8  # of the proof
+WHOLE = "whole_blocks=True with dim= takes a block as one branch"
 UNKNOWN = "has a forward that cannot be followed"
 
 
@@ -188,5 +189,5 @@ def prove(place: str, block: nn.Module, layout: Layout) -> None:
     if difference is not None:
         raise ValueError(
             f"expected a block that is x + attention(x), then x + MLP(x); {place} "
-            f"({type(block).__name__}) {difference}"
+            f"({type(block).__name__}) {difference}. {WHOLE}"
         )

@@ -1,17 +1,18 @@
 """The stack of blocks to convert, and what is refused before anything is changed."""
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from gomhc.convert.blocks import Streamed
-from gomhc.convert.layouts import Layout, children, described, known_layout, prove
+from gomhc.convert.layouts import WHOLE, Layout, children, described, known_layout, prove
 
 
-def find_stack(model: nn.Module, stack: str | nn.Module | None) -> tuple[str, Sequence[nn.Module]]:
-    """A stack's name and its blocks; the name may be that in the base of a model.
+def find_stack(
+    model: nn.Module, stack: str | nn.Module | None
+) -> tuple[str, nn.ModuleList | nn.Sequential]:
+    """A stack and its name in the model; what is given may be its name in the model's base.
 
     Raises:
         TypeError: if the model or the stack is none.
@@ -32,9 +33,13 @@ def find_stack(model: nn.Module, stack: str | nn.Module | None) -> tuple[str, Se
             kind = type(model).__name__
             if any(isinstance(module, Streamed) for module in model.modules()):
                 raise ValueError(f"expected {kind} without streams, but it already has some")
+            alike = [m for m in stacks if len(m) > 1 and len({type(block) for block in m}) == 1]
+            others = [f"{names[id(m)]} of {type(m[0]).__name__}s" for m in alike[:3]]
             raise ValueError(
                 f"expected a stack of blocks with the children {described()}; {kind} has none. "
                 "stack= names any other, with whole_blocks=True and dim="
+                + f": {', '.join(others)}"
+                * bool(others)
             )
         stack = fit[0]
     elif isinstance(stack, str):
@@ -49,7 +54,7 @@ def find_stack(model: nn.Module, stack: str | nn.Module | None) -> tuple[str, Se
         raise TypeError(f"expected a ModuleList or Sequential as the stack, got {kind}")
     if id(stack) not in names:
         raise ValueError(f"expected a stack of {type(model).__name__}, got one that it has not")
-    return names[id(stack)], list(stack)
+    return names[id(stack)], stack
 
 
 def layout_of(place: str, block: nn.Module) -> Layout:
@@ -63,7 +68,7 @@ def layout_of(place: str, block: nn.Module) -> Layout:
         own = ", ".join(sorted(children(block))) or "none"
         raise ValueError(
             f"expected a block with the children {described()}; {place} ({type(block).__name__}) "
-            f"has {own}. whole_blocks=True with dim= takes a block as one branch"
+            f"has {own}. {WHOLE}"
         )
     prove(place, block, layout)
     return layout

@@ -1,15 +1,17 @@
 """Streams in a model that has none, and out of it again, without changing what it computes."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gomhc.checks import check_count
-from gomhc.convert.blocks import Connections, attention, change, mlp, streamed
+from gomhc.convert.blocks import Connections, run, streamed
+from gomhc.convert.configuration import place_of, remember
+from gomhc.convert.order import check_parent, watch
 from gomhc.convert.stacks import (
     check_block,
     check_shape,
@@ -23,8 +25,6 @@ from gomhc.hyper_connections import HyperConnection
 from gomhc.mixers import Mixer, make_mixer
 
 __all__ = ["Conversion", "add_streams"]
-
-CONFIG = "gomhc"  # where a model's configuration keeps the options of its conversions
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ def add_streams(
     off_diagonal_mass: float = 0.01,
     inputs: Literal["all", "mean"] = "all",
     backend: Backend = "auto",
+    frozen: bool = False,
     generator: torch.Generator | None = None,
     **options: Any,
 ) -> Conversion:
@@ -72,10 +73,16 @@ def add_streams(
     The first block of a stack makes copies of its input, the last returns their mean, and between
     them go (..., d, C): that is what hooks of blocks and `output_hidden_states` see, and
     `reduce_streams` makes the plain (..., C) of it. The model has to run its blocks one after the
-    other, all of them, and do nothing else with what goes from one to the next.
+    other, all of them, and do nothing else with what goes from one to the next. Only a part of that
+    can be seen: a call that leaves out the last block raises an error.
 
     Old weights keep their names; new ones are `hyper_connections` of each block, in its dtype, but
     b and α in float32 at least. In half precision the start is kept as well as that can hold it.
+    The θ of the first and of the last connection never have a gradient (Note [Kept function] in
+    `gomhc.hyper_connections`).
+
+    A model of transformers keeps the options in its configuration, of which it gets a copy: convert
+    the model that you save, or what holds it, not a part of it. See `from_pretrained`.
 
     Args:
         model: with blocks as those of GPT-2, nanoGPT, Llama (also Mistral, Qwen, OLMo, OLMo 2) and
@@ -91,6 +98,7 @@ def add_streams(
         off_diagonal_mass: of H_res at the start, see `HyperConnection`.
         inputs: see `HyperConnection`.
         backend: see `HyperConnection`.
+        frozen: whether θ stays what it is at the start, see `HyperConnection.freeze_mixing`.
         generator: source of randomness for mixers with a random start.
         options: of the mixer, such as s, see `make_mixer`.
 
@@ -98,36 +106,45 @@ def add_streams(
         What was converted; it prints as one line.
 
     Raises:
-        TypeError: if a size is no integer, the mixer has no such option, or the stack is none.
+        TypeError: if a size is no integer, the mixer has no such option or is no name, or the stack
+            is none.
         ValueError: if there is no such stack, mixer or d; a block is not one of those, already has
-            streams, is in the stack twice or changes the shape of its input; dim is missing. The
-            model then is what it was.
+            streams, is in the stack twice or changes the shape of its input; dim is missing; the
+            model is known to use what goes from block to block. The model then is what it was.
 
     Source: Note [Kept function] in `gomhc.hyper_connections`.
     """
+    if not isinstance(mixer, str):
+        raise TypeError(f"expected the name of a mixer, got {type(mixer).__name__}")
     given: dict[str, Any] = {
         "mixer": mixer,
-        "d": check_count("number of streams d", d, least=1),
+        "d": check_count("number of streams d", d, least=2),
         "whole_blocks": whole_blocks,
-        "dim": dim,
-        "off_diagonal_mass": off_diagonal_mass,
+        "dim": None if dim is None else check_count("dim", dim, least=1),
+        "off_diagonal_mass": plain(off_diagonal_mass),
         "inputs": inputs,
         "backend": backend,
-        "options": options,
+        "frozen": frozen,
+        "options": {key: plain(value) for key, value in options.items()},
     }
-    name, blocks = find_stack(model, stack)
-    conversion = convert(name, blocks, generator=generator, **given)
-    config = getattr(model, "config", None)
-    if hasattr(config, "to_json_string"):  # one of transformers, which is saved with the weights
-        inside = name.removeprefix(f"{model.base_model_prefix}.")
-        others = [entry for entry in getattr(config, CONFIG, ()) if entry["stack"] != inside]
-        setattr(config, CONFIG, [*others, {"stack": inside, **given}])
+    name, found = find_stack(model, stack)
+    check_parent(model, found)
+    conversion = convert(model, name, found, generator=generator, **given)
+    holder, inside = place_of(model, found)
+    if holder is not None:
+        remember(model, holder, {"stack": inside, **given})
     return conversion
 
 
+def plain(value: Any) -> Any:
+    """Numbers of NumPy and PyTorch as Python's, which JSON can hold."""
+    return value.tolist() if hasattr(value, "tolist") else value
+
+
 def convert(
+    model: nn.Module,
     name: str,
-    blocks: Sequence[nn.Module],
+    stack: nn.ModuleList | nn.Sequential,
     mixer: str,
     d: int,
     *,
@@ -137,9 +154,11 @@ def convert(
     off_diagonal_mass: float,
     inputs: Literal["all", "mean"],
     backend: Backend,
+    frozen: bool = False,
     generator: torch.Generator | None = None,
 ) -> Conversion:
     """Make all connections of a stack, which may fail, and only then put them in."""
+    blocks = list(stack)
     if not blocks:
         raise ValueError(f"expected blocks in the stack {name!r}, got none")
     if len({id(block) for block in blocks}) < len(blocks):
@@ -149,7 +168,8 @@ def convert(
             "expected dim, the C of the (..., C) that blocks map, with whole_blocks and only then, "
             f"got {whole_blocks=} and {dim=}"
         )
-    branches: list[Callable[..., Tensor]] = [change] if whole_blocks else [attention, mlp]
+    branches = 1 if whole_blocks else 2
+    stored = place_of(model, stack)[1] or name
     mixers: dict[torch.device, Mixer] = {}
     prepared: list[Connections] = []
     places: list[str] = []
@@ -173,24 +193,27 @@ def convert(
             connections = [
                 HyperConnection(
                     width,
-                    branch,
+                    run,
                     mixers[weight.device],
-                    layer=len(prepared) * len(branches) + part,
+                    layer=len(prepared) * branches + part,
                     off_diagonal_mass=off_diagonal_mass,
                     inputs=inputs,
                     backend=backend,
                     keep_function=True,
                     generator=generator,
                 )
-                for part, branch in enumerate(branches)
+                for part in range(branches)
             ]
-        ends = not prepared, len(prepared) == len(blocks) - 1
-        prepared.append(Connections(connections, *ends, layout))
+        for connection in connections if frozen else ():
+            connection.freeze_mixing()
+        place_in = stored, len(prepared), len(blocks)
+        prepared.append(Connections(connections, *place_in, layout))
         prepared[-1].to(weight).train(block.training)
     for block, own in zip(blocks, prepared, strict=True):
         kind: Any = type(block)
         block.__class__ = streamed(kind)
         block.hyper_connections = own
+    watch(model, prepared[0], prepared[-1])
     added = sum(weight.numel() for own in prepared for weight in own.parameters())
     return Conversion(name, mixer, d, tuple(places), added)
 

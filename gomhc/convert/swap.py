@@ -36,7 +36,7 @@ __all__ = ["DeepseekV4Mixing", "ManifoldConstrainedMixing", "replace_mixers"]
 def _matrices(connection: HyperConnection, X: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """H_res, H_pre and H_post in float32 or wider, whatever the dtypes of weights and streams."""
     wide = torch.promote_types(X.dtype, torch.float32)
-    weight, bias, alpha = (x.to(wide) for x in connection.parameters(recurse=False))
+    weight, bias, alpha = (x.to(wide) for x in connection.weights())
     epsilons = connection.norm_eps, connection.read_eps
     return matrices(X.to(wide), weight, bias, alpha, connection.mixer, *epsilons)
 
@@ -267,7 +267,7 @@ def replace_mixers(
         The model; or, if it is itself a connection, what takes its place.
 
     Raises:
-        TypeError: if the model is no module, or the mixer has no such option.
+        TypeError: if the model is no module, the mixer has no such option, or d is given.
         ValueError: if there is no connection, or one cannot be replaced: then all such are named,
             and nothing is changed; if the mixer does not allow their number of streams.
         RuntimeError: if the backend is "fused" and there is no compiled code for the mixer, as for
@@ -277,6 +277,8 @@ def replace_mixers(
     """
     if not isinstance(model, nn.Module):
         raise TypeError(f"expected a module, got {type(model).__name__}")
+    if "d" in options:
+        raise TypeError("expected no d, as the model has its number of streams")
     new: dict[nn.Module, nn.Module] = {}
     obstacles = []
     for name, module in model.named_modules():
@@ -295,6 +297,9 @@ def replace_mixers(
     if obstacles:
         raise ValueError(f"expected connections that can be replaced, got {'; '.join(obstacles)}")
     if not new:
+        ours = (DeepseekV4Mixing, ManifoldConstrainedMixing)
+        if any(isinstance(module, ours) for module in model.modules()):
+            raise ValueError("expected a model's own connections, but they were replaced before")
         raise ValueError(
             "expected a model with connections of DeepSeek-V4 or GLM-5-Next (transformers) or mHC "
             f"(hyper-connections), got none in a {type(model).__name__}"

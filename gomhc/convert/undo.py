@@ -1,10 +1,13 @@
 """A model without streams again, where these changed nothing."""
 
+from collections import Counter
+
 import torch
 from torch import nn
 
 from gomhc.convert.blocks import Streamed
-from gomhc.convert.streams import CONFIG
+from gomhc.convert.configuration import forget
+from gomhc.convert.order import unwatch
 from gomhc.hyper_connections import HyperConnection
 from gomhc.mixers import Mixer
 
@@ -14,17 +17,17 @@ __all__ = ["remove_streams"]
 def remove_streams(model: nn.Module) -> None:
     """Take the streams of `add_streams` out again, in place, where that changes no output.
 
-    So it is where the gates are what they were at the start, whatever the blocks have learned
-    since: every token reads the mean of the streams, writes with weights of mean 1, and the columns
-    of H_res sum to 1.
+    So it is where the gates are what they were at the start, up to the rounding of float32,
+    whatever the blocks have learned since: every token reads the mean of the streams, writes with
+    weights of mean 1, and the columns of H_res sum to 1.
 
     Args:
-        model: with streams.
+        model: with streams, or one or more of its stacks.
 
     Raises:
         TypeError: if the model is no module.
-        ValueError: if it has no streams, or some connection would not be a plain residual; the
-            model then is what it was.
+        ValueError: if it has no streams, or a part of a stack alone, or some connection would not
+            be a plain residual; the model then is what it was.
 
     Source: Note [Kept function] in `gomhc.hyper_connections`.
     """
@@ -34,6 +37,15 @@ def remove_streams(model: nn.Module) -> None:
     if not blocks:
         kind = type(model).__name__
         raise ValueError(f"expected a model with streams of add_streams, got {kind} without any")
+    parts = [block.hyper_connections for block in blocks.values()]
+    seen = Counter((part.stack, part.index) for part in parts)
+    for part in parts:
+        # Models with stacks of one name have every index as often.
+        if len({seen[part.stack, index] for index in range(part.count)}) > 1:
+            raise ValueError(
+                f"expected all {part.count} blocks of the stack {part.stack!r}, got some of them: "
+                "the others need the streams"
+            )
     for name, block in blocks.items():
         for index, connection in enumerate(block.hyper_connections):
             assert isinstance(connection, HyperConnection)
@@ -44,11 +56,11 @@ def remove_streams(model: nn.Module) -> None:
                     f"but {name}.hyper_connections.{index} {trained}: without streams the model "
                     "would compute something else"
                 )
+    unwatch(model, set(parts))
     for block in blocks.values():
         del block.hyper_connections
         block.__class__ = block.plain  # type: ignore[assignment]
-    if hasattr(getattr(model, "config", None), CONFIG):
-        delattr(model.config, CONFIG)
+    forget(model, {part.stack for part in parts})
 
 
 @torch.no_grad()
@@ -57,12 +69,12 @@ def departure(connection: HyperConnection) -> str | None:
     mixer = connection.mixer
     assert isinstance(mixer, Mixer)
     d, g = mixer.d, mixer.num_parameters
-    tolerance = 8 * torch.finfo(connection.bias.dtype).eps
+    tolerance = 8 * torch.finfo(torch.float32).eps  # weights may have been in it, now or before
     res, pre, post = (
         bool((alpha * rows).any())
         for alpha, rows in zip(connection.alpha, connection.weight.split([g, d, d]), strict=True)
     )
-    b_res, b_pre, b_post = connection.bias.float().split([g, d, d])
+    b_res, b_pre, b_post = connection.bias.double().split([g, d, d])
     if pre or (b_pre.sigmoid() - 1 / d).abs().max() > tolerance:
         return "reads other than the mean of the streams"
     if post or ((2 * b_post.sigmoid()).mean() - 1).abs() > tolerance:

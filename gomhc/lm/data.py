@@ -227,6 +227,8 @@ def _split(
     if level == "characters":
         tokenizer = Tokenizer("characters", sorted(set(content)))
     elif level == "bpe":
+        if vocabulary <= 256:
+            raise ValueError(f"expected vocabulary >= 257 for bytes and an end, got {vocabulary}")
         tokenizer = _bpe(content[:cut], vocabulary)
     else:
         raise ValueError(f"expected level as 'characters' or 'bpe', got {level!r}")

@@ -142,6 +142,11 @@ class GPTConfig:
                 "expected reduce='mean' and offsets=0 with keep_function, got "
                 f"{self.reduce!r} and {self.offsets}"
             )
+        if self.keep_function and self.norm_streams:
+            raise ValueError(
+                "expected keep_function without norm_streams, which norms the streams before their "
+                "mean is taken"
+            )
 
     def make_mixer(self) -> Mixer | None:
         """The mixer of every hyper-connection; None for the plain residual."""
@@ -373,17 +378,21 @@ class GPT(nn.Module):
             The tokens given and those added.
 
         Raises:
-            TypeError: if count or top_k is no integer.
-            ValueError: if no token is given, count < 0, temperature < 0 or top_k < 1.
+            TypeError: if a token, count or top_k is no integer.
+            ValueError: if no token is given or one is unknown, count < 0, temperature < 0 or
+                top_k < 1.
         """
         if not len(tokens):
             raise ValueError("expected at least one token to go on from, got none")
+        known = self.config.vocabulary
+        written = [check_count("tokens", token) for token in tokens]
+        if max(written) >= known:
+            raise ValueError(f"expected tokens below {known}, got {max(written)}")
         if not 0 <= temperature < math.inf:
             raise ValueError(f"expected temperature >= 0, got {temperature}")
         most = None if top_k is None else check_count("top_k", top_k, least=1)
         device = self.tokens.weight.device
         source = torch.Generator().manual_seed(seed)
-        written = list(tokens)
         with evaluating(self):
             for _ in range(check_count("count", count)):
                 context = torch.tensor([written[-self.config.block :]], device=device)
@@ -392,9 +401,10 @@ class GPT(nn.Module):
                     written.append(int(logits.argmax()))
                     continue
                 if most is not None and most < len(logits):
-                    least = logits.topk(most).values[-1]
-                    logits = torch.where(logits < least, -math.inf, logits)
-                weights = (logits / temperature).softmax(-1)
+                    kept = logits.topk(most)
+                    none = torch.full_like(logits, -math.inf)
+                    logits = none.scatter(0, kept.indices, kept.values)
+                weights = ((logits - logits.max()) / temperature).softmax(-1)
                 written.append(int(torch.multinomial(weights, 1, generator=source)))
         return written
 

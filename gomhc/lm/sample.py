@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
             vocabulary=tokenizer.size,
             seed=options.seed,
         )
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, RuntimeError) as error:
         parser.exit(1, f"{parser.prog}: {error}\n")
     print(tokenizer.decode(written))
     return 0

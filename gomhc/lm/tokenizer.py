@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from gomhc.checks import check_count
 from gomhc.extras import load
 
 __all__ = ["Tokenizer"]
@@ -27,7 +28,9 @@ class Tokenizer:
             tokenizers, and of numbers how many there are.
 
     Raises:
-        ValueError: if there is no such kind, or a token comes twice.
+        TypeError: if the content of "numbers" is no integer.
+        ValueError: if there is no such kind, a token comes twice, a word holds a space or nothing,
+            or there is no number.
     """
 
     kind: Literal["characters", "words", "bpe", "numbers"]
@@ -44,6 +47,12 @@ class Tokenizer:
             object.__setattr__(self, "content", tuple(self.content))
             if len(self._numbers) != self.size:
                 raise ValueError(f"expected {self.kind} that differ, got one twice")
+        if self.kind == "words":
+            for word in self._numbers:
+                if word.split() != [word]:
+                    raise ValueError(f"expected words without spaces, got {word!r}")
+        if self.kind == "numbers":
+            check_count("number of tokens", self.content, least=1)
 
     @property
     def size(self) -> int:

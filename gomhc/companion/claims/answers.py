@@ -162,7 +162,7 @@ def _trained(name: str, mixing: Verdict, streams: Verdict) -> str:
 def worth(said: Said) -> str:
     """Is it worth it?"""
     return (
-        f"{language_model(said)}\n\nWhether it pays in your model, two more trainings show: the "
+        f"{language_model(said)}\n\nTo see whether it pays in your model, train two more: the "
         "same streams with `identity`, which never mixes them, and the plain residual. If mixing "
         "does pay, go-mHC is an exact way to do it."
     )

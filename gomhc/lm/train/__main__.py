@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gomhc.lm import data
 from gomhc.lm.model import PRESETS, RESIDUAL, STREAMS, GPTConfig, preset
+from gomhc.lm.train.checkpoint import warmup_of
 from gomhc.lm.train.config import Progress, TrainConfig
 from gomhc.lm.train.loop import train
 from gomhc.mixers import MIXERS
@@ -80,7 +81,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--copy", help="file or folder with a copy of shakespeare or tinystories")
     parser.add_argument("--level", choices=["characters", "bpe"], default="characters")
-    parser.add_argument("--warmup", type=int, help="(20, or fewer if there are fewer steps)")
+    parser.add_argument(
+        "--warmup",
+        type=int,
+        help="(20, or fewer if there are fewer steps; that of the run that goes on)",
+    )
     for name in ("steps", "batch", "accumulation", "seed", "evaluate_every"):
         flag = "--" + name.replace("_", "-")
         parser.add_argument(flag, type=int, default=training[name], help="(%(default)s)")
@@ -151,7 +156,8 @@ def _plan(options: argparse.Namespace, corpus: data.Corpus) -> TrainConfig:
     names = {field.name for field in fields(TrainConfig)} & given.keys()
     training = {name: given[name] for name in names}
     if options.warmup is None:
-        training["warmup"] = min(20, options.steps)
+        stored = None if options.out is None else warmup_of(options.out)
+        training["warmup"] = min(20, options.steps) if stored is None else stored
     return TrainConfig(model, **training)
 
 
@@ -188,7 +194,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(_summary(options.mixer, model.num_parameters(), seen, corpus.floor))
     if options.out is not None:
-        print(f'text of it: python -m gomhc.lm.sample {options.out} --prompt "…"')
+        print(f'sample from it: python -m gomhc.lm.sample {options.out} --prompt "…"')
         print(f"the model: gomhc.lm.train.load({str(options.out)!r})")
     return 0
 

@@ -77,6 +77,14 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     return Tokenizer.from_state(_read(folder, "cpu")[0]["tokenizer"])
 
 
+def warmup_of(folder: Path) -> int | None:
+    """The warm-up of the run in a folder; None if there is none that can be read."""
+    try:
+        return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["config"]["warmup"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def _of_a_run(folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     if not (folder / STATE).is_file():

@@ -27,7 +27,7 @@ class TrainConfig:
         weight_decay: of tensors with two dimensions or more, which the embeddings and the
             offsets of the streams are too; gates, biases and norms have none.
         decay_connections: whether that counts for the matrices of hyper-connections as well; decay
-            would pull θ towards 0.
+            would pull the θ of every token towards b_res.
         betas: AdamW's.
         clip: largest norm of the gradient.
         seed: of weights, batches and dropout.
