@@ -299,6 +299,8 @@ EXPECTED = {
     "mixing-letters": HOLDS,  # 2.1 against 2.2
     "streams-letters": HOLDS,
     "mixing-stories-large": HOLDS,
+    "go-matches-letters": HOLDS,  # below all rivals
+    "kromhc-matches-letters": HOLDS,  # at the others' loss
     "mixing-letters-large": HOLDS,
     "streams-letters-large": HOLDS,
     "streams-stories-large": HOLDS,
