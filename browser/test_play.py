@@ -360,6 +360,15 @@ def test_the_picture_shows_where_the_page_begins(modules):
 # The page.
 
 
+SUPERSCRIPTS = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+NUMBER = r"[−\d.]+(?: × 10[⁻⁰¹²³⁴⁵⁶⁷⁸⁹]+)?"
+
+
+def read(text: str) -> float:
+    """A number as the page writes it."""
+    return float(text.replace("−", "-").replace(" × 10", "e").translate(SUPERSCRIPTS))
+
+
 class Player:
     """Opens the page, and takes down errors and requests to other hosts."""
 
@@ -391,7 +400,7 @@ class Player:
         """Entries and sums as the table says them."""
         rows = self.page.locator(".play-entries tbody tr").all()
         cells = [row.locator("td").all_text_contents() for row in rows]
-        return np.array([[float(c.replace("−", "-") or "nan") for c in row] for row in cells])
+        return np.array([[read(c or "nan") for c in row] for row in cells])
 
     def settle(self) -> None:
         """Wait for the next two frames."""
@@ -408,15 +417,15 @@ class Player:
         self.page.get_by_role("button", name="Train", exact=True).click()
         verdict = self.page.locator(".play [role=status]")
         expect(verdict).to_contain_text("Loss after")
-        told = verdict.text_content().replace("−", "-")
-        return {name: float(x) for name, x in re.findall(r"([a-z-]+) ([\d.]+(?:e-\d+)?)[,.]", told)}
+        told = re.findall(rf"([a-z-]+) ({NUMBER}?)(?:, |\.$)", verdict.text_content())
+        return {name: read(loss) for name, loss in told}
 
     def outputs(self) -> dict[str, float]:
         """Gains and the smallest singular value of the stack."""
         rows = self.page.locator(".play-legend div").all()
         return {
-            row.locator("dt").text_content(): float(
-                row.locator("dd").text_content().replace("−", "-")
+            row.locator("dt").text_content(): read(
+                row.locator("dd").text_content().removesuffix(", to rounding")
             )
             for row in rows
         }
@@ -616,6 +625,44 @@ def test_stop_with_a_target_out_of_reach(player):
     player.page.get_by_role("button", name="near I", exact=True).click()
     player.settle()
     assert player.train()["go-mhc"] < 1e-4
+
+
+def test_a_result_goes_when_it_is_no_longer_of_what_is_set(player):
+    player.stop("out-of-reach")
+    player.train()
+    player.page.get_by_label("Target", exact=True).select_option("inside")
+    player.settle()
+    expect(player.page.locator(".play [role=status]")).to_have_text("Nothing trained yet.")
+    assert "".join(player.page.locator(".play-rivals output").all_text_contents()) == ""
+
+
+def test_a_stop_shows_what_it_is_about(browser, site):
+    phone = Player(browser, site, viewport={"width": 390, "height": 844}, reduced_motion="reduce")
+    for stop, title in {"one-step": "The matrix H", "dead-start": "Training"}.items():
+        phone.stop(stop)
+        phone.settle()
+        expect(phone.page.get_by_text(title, exact=True)).to_be_in_viewport()
+    phone.context.close()
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0, "0"),
+        (-0.00001, "−1.0 × 10⁻⁵"),
+        (1.23456, "1.235"),
+        (-2, "−2.000"),
+        (123456, "1.2 × 10⁵"),
+    ],
+)
+def test_numbers_are_written_for_readers(modules, value, text):
+    assert call(modules, "dom", "return m.brief(value);", value=value) == text
+    assert read(text) == pytest.approx(value, rel=0.05)
+
+
+def test_a_projection_outside_the_polytope_says_so(player):
+    player.stop("rotate")
+    expect(player.page.get_by_text("outside the tetrahedron")).to_be_visible()
 
 
 def test_stop_at_the_dead_start(player):

@@ -1,5 +1,5 @@
 // Curves over steps or layers, on a logarithmic axis.
-import { line, picture, put, svg, tell } from "./dom.js";
+import { line, picture, power, put, svg, tell } from "./dom.js";
 
 const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, BOTTOM] = [340, 190, 42, 8, 10, 30];
 const TICKS = 5;
@@ -31,7 +31,7 @@ export function chart(below) {
       const at = y(exponent);
       put(grid[tick], { x1: LEFT, x2: WIDTH - RIGHT, y1: at, y2: at, visibility: visible });
       put(marks[tick], { x: LEFT - 5, y: at + 4, visibility: visible });
-      tell(marks[tick], exponent === 0 ? "1" : `1e${exponent}`.replace("-", "−"));
+      tell(marks[tick], exponent === 0 ? "1" : power(exponent));
     }
     while (lines.length < shown.length) {
       lines.push(svg("polyline", { fill: "none" }));

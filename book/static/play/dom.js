@@ -85,10 +85,15 @@ export function choice({ name, options, act }) {
 export const fixed = (x, digits) =>
   x.toFixed(digits).replace(/^-(?=[0.]*$)/, "").replace("-", "−");
 
-/** A number in a few characters: 0.123, −1.2, 3.4e−7, beyond 10⁴ 1.2e+5. */
+/** 10 to a power, in characters. */
+export const power = (exponent) =>
+  `10${[...String(exponent)].map((c) => (c === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[c])).join("")}`;
+
+/** A number in a few characters: 0.123, −1.2, 3.4 × 10⁻⁷, beyond 10⁴ 1.2 × 10⁵. */
 export function brief(x, digits = 3) {
   if (x === 0) return "0";
   const size = Math.abs(x);
-  const text = size >= 1e4 || size < 0.5 * 10 ** -digits ? x.toExponential(1) : x.toFixed(digits);
-  return text.replaceAll("-", "−");
+  if (size < 1e4 && size >= 0.5 * 10 ** -digits) return fixed(x, digits);
+  const [factor, exponent] = x.toExponential(1).split("e");
+  return `${factor.replace("-", "−")} × ${power(Number(exponent))}`;
 }

@@ -48,6 +48,13 @@ export function mount(place) {
     wake();
   }
 
+  /** Bring the view that a stop is about onto the screen. */
+  function present({ show }) {
+    const names = words(place, "play");
+    const card = views[names.findIndex((name) => show.includes(name))]?.element;
+    card?.scrollIntoView({ block: "nearest", behavior: calm.matches ? "auto" : "smooth" });
+  }
+
   function visit({ set, theta = 1 }) {
     const next = { ...state, ...set };
     const mixer = makeMixer(next.method, next);
@@ -115,7 +122,10 @@ export function mount(place) {
 
   const chosen = words(place, "stops").map((name) => STOPS.find((stop) => stop.name === name));
   const stops = chosen.map((stop) =>
-    html("li", {}, button(stop.text, () => visit(stop), { "data-stop": stop.name })));
+    html("li", {}, button(stop.text, () => {
+      visit(stop);
+      present(stop);
+    }, { "data-stop": stop.name })));
   const root = html("div", { class: "play" });
   if (stops.length) {
     const list = html("ol", { class: "play-stops" }, ...stops);

@@ -74,9 +74,13 @@ export function placeView() {
     put(drop, { x1: x, y1: y, x2: u, y2: v });
     const parts = weights.map((w, k) => `${fixed(w, 2)} ${NAMES[k]}`);
     const shares = parts.join(" + ").replaceAll("+ −", "− ");
+    const where = weights.some((w) => w < -5e-4)
+      ? `outside the ${PLANE[d]}`
+      : `in the ${PLANE[d]}`;
+    const away = off < 0.005 ? "less than 0.01" : fixed(off, 2);
     tell(note, off < 5e-4
-      ? `H = ${shares}, in the ${PLANE[d]}.`
-      : `Nearest in the ${PLANE[d]}: ${shares}. H is ${fixed(off, 2)} away from it.`);
+      ? `H = ${shares}, ${where}.`
+      : `Projection of H: ${shares}, ${where}. H is ${away} away from it.`);
     put(element, { "aria-label": `Where H lies. ${note.textContent}` });
   }
   return { element: card("Where it lies", element, note, key), draw };

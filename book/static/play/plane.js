@@ -3,7 +3,7 @@ import { card, fixed, html, line, picture, put, svg, tell } from "./dom.js";
 import { perfectMirsky } from "./geometry.js";
 
 const [SIZE, RADIUS] = [260, 108];
-const FAR = 1.18; // from where on a dot is drawn at the rim
+const FAR = 1.13; // from where on a dot is drawn at the rim
 
 const at = ([x, y]) => [SIZE / 2 + RADIUS * x, SIZE / 2 - RADIUS * y];
 

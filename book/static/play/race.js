@@ -19,6 +19,7 @@ export function raceView(act, wake, calm) {
   let shown;
   let fits = {};
   let left = 0;
+  let setting = ""; // what the fits are of
 
   const boxes = {};
   const results = {};
@@ -71,13 +72,19 @@ export function raceView(act, wake, calm) {
     if (left === 0) {
       stop();
       const told = Object.entries(fits).map(([name, fit]) => `${name} ${brief(fit.losses.at(-1))}`);
-      verdict.textContent = `Loss after ${STEPS} steps: ${told.join(", ")}.`;
+      verdict.textContent = `Loss after ${STEPS} steps, s = ${shown.s}: ${told.join(", ")}.`;
     }
     return [...fits[shown.method].theta];
   }
 
   function draw(scene) {
-    if (scene.d !== shown?.d) fits = {};
+    const { method, d, s, iterations, target: goal, rate: speed } = scene;
+    const now = [method, d, s, iterations, goal, speed].join(" ");
+    if (now !== setting) {
+      fits = {};
+      verdict.textContent = "Nothing trained yet.";
+    }
+    setting = now;
     shown = scene;
     target.set(scene.target);
     rate.set(Math.log10(scene.rate));

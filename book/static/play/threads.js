@@ -9,6 +9,7 @@ const GAINS = { forward: "#0072B2", backward: "#D55E00", smallest: "#009E73" };
 const TITLES = {
   forward: "gain forward", backward: "gain backward", smallest: "smallest singular value",
 };
+const ROUNDING = 1e-14; // below it a singular value of a product of numbers below 1 is noise
 const DASHES = { backward: "6 3", smallest: "2 3" };
 
 /** The colour of a stream made of others with these weights. */
@@ -26,6 +27,9 @@ export function threadsView({ small = false } = {}) {
   const curves = chart("layers");
   const outputs = Object.fromEntries(Object.keys(GAINS).map((name) => [name, html("output")]));
   const legend = html("dl", { class: "play-legend" }, ...Object.keys(GAINS).map((name) => {
+    if (small) {
+      return html("div", {}, html("dt", {}, TITLES[name]), html("dd", {}, outputs[name]));
+    }
     const swatch = svg("svg", { viewBox: "0 0 24 8", "aria-hidden": "true" },
       svg("line", { x1: 0, x2: 24, y1: 4, y2: 4, "stroke-dasharray": DASHES[name] ?? "none" }));
     swatch.style.setProperty("--ink", GAINS[name]);
@@ -56,8 +60,10 @@ export function threadsView({ small = false } = {}) {
   function draw({ d, depth, products, gains }) {
     weave(products, d, depth);
     const last = gains.at(-1);
-    for (const name of Object.keys(GAINS)) tell(outputs[name], brief(last[name]));
-    const said = Object.keys(GAINS).map((name) => `${TITLES[name]} ${brief(last[name])}`);
+    const values = Object.keys(GAINS).map((name) =>
+      [name, last[name] < ROUNDING ? "0, to rounding" : brief(last[name])]);
+    for (const [name, value] of values) tell(outputs[name], value);
+    const said = values.map(([name, value]) => `${TITLES[name]} ${value}`);
     const told = said.join(", ");
     put(threads, { "aria-label": `${d} streams through ${depth} layers. ${told}.` });
     if (!small) curves.draw({
@@ -69,7 +75,7 @@ export function threadsView({ small = false } = {}) {
   }
   const key = html("p", { class: "play-note" },
     "A thread is a stream, from the first layer to the last. Its colour says of which streams it "
-    + "is made: threads of one colour have become the same.");
+    + "is made: with a doubly stochastic H, threads of one colour have become the same.");
   const title = "A stack of such layers";
   const element = small
     ? card(`${title}: streams as threads`, threads, legend)

@@ -55,9 +55,10 @@ def reach(said: Said) -> str:
     share = dial.values["share"]["4"][GO]
     much = "nearly everything" if share >= MOST else "more"
     return (
-        f"At $s=1$ a set without volume, at $s=2$ {much}: at $d=4$ {_percent(share)} of uniform "
-        f"samples, where KromHC reaches {_percent(kron.values['kromhc'])}. No finite $s$ reaches "
-        f"every edge, and random starts land near the centre. {_why(dial)}"
+        f"From $d=3$ on $s=1$ reaches a set without volume, and $s=2$ {much}: {_percent(share)} of "
+        f"uniform samples at $d=4$, where KromHC reaches {_percent(kron.values['kromhc'])}. No "
+        f"finite $s$ reaches every edge. The larger $s$, the nearer random starts land to the "
+        f"centre. {_why(dial)}"
     )
 
 
@@ -74,7 +75,7 @@ def spectra(said: Said) -> str:
         HOLDS: "How much of the polytope is reached",
     }.get(evidence.verdict, "Something, but not all")
     return (
-        f"{lead}: `{family}` covers {_percent(region)} of the region of eigenvalues at "
+        f"{lead}: `{family}` covers {_percent(region)} of the Perfect–Mirsky region at "
         f"${d.replace(' ', '')}$, and {_percent(volume)} of the polytope. {_why(evidence)}"
     )
 
@@ -107,7 +108,7 @@ def cost(said: Said) -> str:
         return "The records of this comparison are not complete."
     return (
         f"At $s=2$ the FLOPs of go-mHC grow like $d^{{{cubic.values['flops'][GO]:.2f}}}$; those of "
-        "mHC-lite grow like $d!$. Kronecker products of small factors are cheaper, and "
+        "mHC-lite grow like $d!$. Kronecker products of small go-mHC factors are cheaper, and "
         f"{_little(kron)}. {_why(cubic)}"
     )
 
@@ -115,7 +116,9 @@ def cost(said: Said) -> str:
 def _little(kron: Verdict) -> str:
     """What products of go-mHC factors give."""
     most = max(kron.values["closed"].values())
-    return f"close at most {_percent(most)} of the gap in reach between KromHC and go-mHC"
+    return (
+        f"close at most {_percent(most)} of the gap in reach between KromHC as published and go-mHC"
+    )
 
 
 def composition(said: Said) -> str:
@@ -138,12 +141,13 @@ def language_model(said: Said) -> str:
     if not tested:
         return "No text has been trained on with the arms and seeds that this takes yet."
     mixing = {pair[0].verdict for pair in tested.values()}
+    sizes = "sizes" if len(tested) > 1 else "size"
     if mixing == {HOLDS}:
-        lead = "Yes, at the sizes tried: mixing the streams lowers the loss."
+        lead = f"Yes, at the {sizes} tried: mixing the streams lowers the loss."
     elif mixing == {FAILS}:
-        lead = "No, not at the sizes tried: mixing the streams gains next to nothing."
+        lead = f"No, not at the {sizes} tried: mixing the streams gains next to nothing."
     elif mixing == {UNDECIDED}:
-        lead = "That is not decided at the sizes tried."
+        lead = f"That is not decided at the {sizes} tried."
     else:
         lead = "That depends on the text."
     why = _why(next(iter(tested.values()))[0])
@@ -176,8 +180,9 @@ def precision(said: Said) -> str:
     ours, theirs = (entry.values["error"]["float32"] for entry in (exact, sinkhorn))
     return (
         "Keep the mixer in float32: there the sums of go-mHC's rows and columns are off by at most "
-        f"{number(max(ours.values()))}, and those of mHC with its 20 iterations by up to "
-        f"{number(max(theirs.values()))}. {_why(exact)}"
+        f"{number(max(ours.values()))} at every size of $\\theta$, and those of mHC with its 20 "
+        f"iterations by up to {number(max(theirs.values()))} where $\\theta$ is large. "
+        f"{_why(exact)}"
     )
 
 

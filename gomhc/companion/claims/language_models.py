@@ -189,9 +189,11 @@ def _claims(experiment: str) -> list[Claim]:
     sizes, model = EXPERIMENTS[experiment], MODELS[experiment]
     margin, unit = f"{sizes.wanted:.0%}", _unit(experiment)
     chosen = "chosen by another seed" if experiment in training_plan.REPORTED else "the best tried"
+    many, few = sizes.main_seeds, sizes.seeds
+    each = f"{many} seeds for residual, identity and go-mHC (s = 2), {few} for the others"
     paired = (
-        f"We train {model}, with d = 4 and paired seeds: {sizes.main_seeds} of residual, identity "
-        f"and go-mHC (s = 2), {sizes.seeds} of the others. Each arm has its own learning rate, "
+        f"We train {model}, with d = 4 and paired seeds, "
+        f"{each if many > few else f'{few} for each arm'}. Each arm has its own learning rate, "
         f"{chosen}. Differences are shares of the {unit}."
     )
     below = (

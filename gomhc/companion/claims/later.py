@@ -116,7 +116,7 @@ def _isometry(records: Records) -> Finding:
         f"singular values of {depth} layers are within {number(off)} of 1 (medians over stacks). "
         f"The smallest of as many layers of go-mHC (s = 2) is {span(left['start'])} at the start "
         f"and {lost} for random θ. Rotations change the weight of a stream in the mean by up to "
-        f"{span(moved)}"
+        f"{span(moved)} (largest change, over d)"
     )
     caveat = "true of the mixers alone, without the branches between them; the mean is not kept"
     return Finding(

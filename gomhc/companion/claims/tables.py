@@ -19,7 +19,7 @@ def ledger_summary(entries: Iterable[Verdict]) -> str:
         Plain text.
     """
     counts = Counter(entry.verdict for entry in entries)
-    words = ", ".join(f"{counts[verdict]} {plural}" for verdict, plural in PLURALS.items())
+    words = ", ".join(f"{counts[v]} {plural}" for v, plural in PLURALS.items() if counts[v])
     noun = "claim" if counts.total() == 1 else "claims"
     return f"{counts.total()} {noun}: {words}."
 
