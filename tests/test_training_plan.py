@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gomhc.companion import records
+from gomhc.companion.parameters import PROFILES
 from gomhc.companion.studies import estimate, training_plan
 from gomhc.companion.studies.language_models import ARMS, gpt_config
 from gomhc.companion.studies.training_plan import (
@@ -26,7 +27,6 @@ from gomhc.companion.studies.training_plan import (
 from gomhc.lm.model import GPT
 from gomhc.lm.train import TrainConfig
 
-PROFILES = ("smoke", "book", "full")
 EVERY = [unit for profile in PROFILES for unit in units(profile)]
 CHOSEN = [(experiment, arm) for experiment, table in REPORTED.items() for arm in table]
 

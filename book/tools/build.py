@@ -25,10 +25,10 @@ from book.tools.generated import part, wanted
 from book.tools.launch import add_launch_buttons
 from book.tools.modules import join
 from book.tools.repository import RepositoryError, checked
+from gomhc.companion.parameters import PROFILES
 from gomhc.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
-PROFILES = ("smoke", "book", "full")
 # Kept inside the book, so that one rename swaps the pages and what they were made from: a profile,
 # the hash of the project's sources, and that of what was rendered.
 RENDERED_FROM = ".rendered-from"

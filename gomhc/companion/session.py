@@ -11,15 +11,15 @@ from pathlib import Path
 
 from gomhc.companion.records import duration
 from gomhc.companion.records.provenance import device_name
+from gomhc.companion.studies.estimate import SHORT, STEPS
 from gomhc.lm.data import Corpus
 from gomhc.lm.train import TrainConfig, chosen_device, train
-from gomhc.lm.train.checkpoint import STATE
+from gomhc.lm.train.checkpoint import STATE, stored_state
 
 __all__ = ["begin"]
 
 DRIVE = Path("/content/drive/MyDrive")  # where Colab mounts a user's Google Drive
 RUNTIME = Path("/content")  # Colab's own disk
-TIMED = 6  # steps of each training; the first, which compiles, does not count
 
 
 def begin(
@@ -61,7 +61,7 @@ def begin(
     machine = device_name([where.index or 0] if where.type == "cuda" else [])
     print(
         f"The {sum(left.values())} steps left take about {duration(seconds)} on {machine}: "
-        f"{TIMED} steps of each training were timed just now; evaluations come on top.\n"
+        f"{STEPS} steps of each training were timed just now; evaluations come on top.\n"
         "If the session ends, run all cells again: they go on from the last checkpoint.",
         flush=True,
     )
@@ -86,14 +86,12 @@ def _folder(label: str, config: TrainConfig, corpus: Corpus) -> str:
 
 
 def _taken(folder: Path) -> int:
-    file = folder / STATE
-    return json.loads(file.read_text("utf-8"))["progress"]["step"] if file.exists() else 0
+    return stored_state(folder)["progress"]["step"] if (folder / STATE).exists() else 0
 
 
 def _seconds(config: TrainConfig, corpus: Corpus, device: str, steps: int) -> float:
     """What so many steps take, from a few that are timed."""
-    short = dataclasses.replace(config, steps=TIMED, warmup=0, evaluate_every=TIMED)
-    _, seen = train(short, corpus, device=device)
+    _, seen = train(dataclasses.replace(config, **SHORT), corpus, device=device)
     return steps * config.batch * corpus.block / seen.tokens_per_second
 
 

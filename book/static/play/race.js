@@ -7,6 +7,7 @@ import { normals } from "./random.js";
 import { Fit, STEPS } from "./training.js";
 
 const A_FRAME = 4; // steps
+const UNTRAINED = "Nothing trained yet.";
 const RIVALS = ["mhc", "kromhc", "go-mhc", "transport"]; // ticked at first
 
 /**
@@ -15,7 +16,7 @@ const RIVALS = ["mhc", "kromhc", "go-mhc", "transport"]; // ticked at first
  */
 export function raceView(act, wake, calm) {
   const curves = chart("steps");
-  const verdict = html("p", { class: "play-note", role: "status" }, "Nothing trained yet.");
+  const verdict = html("p", { class: "play-note", role: "status" }, UNTRAINED);
   let shown;
   let fits = {};
   let left = 0;
@@ -82,7 +83,7 @@ export function raceView(act, wake, calm) {
     const now = [method, d, s, iterations, goal, speed].join(" ");
     if (now !== setting) {
       fits = {};
-      verdict.textContent = "Nothing trained yet.";
+      verdict.textContent = UNTRAINED;
     }
     setting = now;
     shown = scene;

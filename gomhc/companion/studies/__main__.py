@@ -25,13 +25,13 @@ from pathlib import Path
 from typing import Any
 
 from gomhc.companion import records
+from gomhc.companion.parameters import PROFILES
 from gomhc.companion.probes import STORED, renew
 from gomhc.companion.records.provenance import cpu_time
 from gomhc.companion.studies import Stopped, Unit, differences, probes, units
 from gomhc.companion.studies.estimate import estimate
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
-PROFILES = ("smoke", "book", "full")
 
 
 def state(unit: Unit, folder: Path) -> str:

@@ -9,6 +9,8 @@ from gomhc.companion.studies.base import Unit
 __all__ = ["estimate"]
 
 STEPS = 6  # timed; the first, which compiles, does not count
+# What is changed of a training to time it.
+SHORT: dict[str, Any] = {"steps": STEPS, "warmup": 0, "evaluate_every": STEPS}
 SMALL = {"train": 20_000, "windows": 2}  # of the corpus, where it has such sizes
 
 
@@ -43,8 +45,7 @@ def estimate(units: Iterable[Unit], given: Mapping[str, Any]) -> dict[str, float
 def _tokens_per_second(unit: Unit, given: Mapping[str, Any]) -> float | None:
     config = unit.config
     corpus = {key: SMALL.get(key, value) for key, value in config["corpus"].items()}
-    steps = {"steps": STEPS, "warmup": 0, "evaluate_every": STEPS}
-    short = {"training": config["training"] | steps, "corpus": corpus, "watch_every": None}
+    short = {"training": config["training"] | SHORT, "corpus": corpus, "watch_every": None}
     try:
         speed: float | None = unit.run(**config | short, **given).metrics["tokens_per_second"]
     except (OSError, ValueError, RuntimeError):

@@ -77,10 +77,15 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
     return Tokenizer.from_state(_read(folder, "cpu")[0]["tokenizer"])
 
 
+def stored_state(folder: Path) -> Any:
+    """What a folder's state file holds, unchecked: configuration and progress, but no tensor."""
+    return json.loads((folder / STATE).read_text(encoding="utf-8"))
+
+
 def warmup_of(folder: Path) -> int | None:
     """The warm-up of the run in a folder; None if there is none that can be read."""
     try:
-        return int(json.loads((folder / STATE).read_text(encoding="utf-8"))["config"]["warmup"])
+        return int(stored_state(folder)["config"]["warmup"])
     except (OSError, ValueError, LookupError, TypeError):
         return None
 
@@ -170,7 +175,7 @@ def _read(folder: Path, device: str) -> tuple[dict[str, Any], Progress, dict[str
     files = load_package("safetensors.torch", "lm", "a checkpoint")
     damage = load_package("safetensors", "lm", "a checkpoint").SafetensorError
     try:
-        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        state = stored_state(folder)
         tensors = files.load_file(folder / state["tensors"], device=device)
         progress = dict(state["progress"])
         evaluations, watched = (
