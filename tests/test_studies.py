@@ -351,7 +351,7 @@ def slow(tmp_path):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(source)
     parts = ("__init__", "__main__", "base", "estimate")
-    for name in ("git", "probes", *(f"studies/{part}" for part in parts)):
+    for name in ("git", "parameters", "probes", *(f"studies/{part}" for part in parts)):
         source = f"gomhc/companion/{name}.py"
         shutil.copy(ROOT / source, tmp_path / source)
     shutil.copy(ROOT / "gomhc" / "files.py", tmp_path / "gomhc")
