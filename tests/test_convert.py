@@ -353,6 +353,19 @@ def test_a_sequential_block_has_the_length_and_the_parts_that_it_had():
     torch.testing.assert_close(net(x), expected, rtol=0, atol=1e-5)
 
 
+class Sequence(nn.Sequential):
+    def __init__(self):
+        super().__init__(nn.Linear(C, C), nn.Tanh())
+
+
+@pytest.mark.parametrize("kind", [Block, Sequence])
+def test_a_model_with_streams_can_be_exported(kind):
+    model, x = network(kind), tokens()
+    whole(model)
+    exported = torch.export.export(model, (x,)).module()
+    torch.testing.assert_close(exported(x), model(x))
+
+
 @pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
 def test_a_call_that_leaves_out_the_last_block_is_seen(convert):
     model, x = Leaving(*(Block() for _ in range(3))), tokens()

@@ -143,7 +143,7 @@ def streamed(plain: Any) -> type[Streamed]:
 
 
 def _iterate(block: Streamed) -> Iterator[nn.Module]:
-    return (child for child in block.children() if child is not block.hyper_connections)
+    return (child for child in block.children() if not isinstance(child, Connections))
 
 
 def _length(block: Streamed) -> int:
