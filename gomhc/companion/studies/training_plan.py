@@ -3,8 +3,10 @@
 Note [Plan]
     A pilot of three arms comes first, with seeds of its own and one learning rate: the spread of
     its paired differences says how many seeds the comparison needs. The first of these seeds then
-    chooses every arm's learning rate out of a grid. What is reported comes from other seeds, at the
-    rate chosen. Where a profile is made in one go, on a GPU, every rate of the grid is reported.
+    chooses every arm's learning rate out of a grid; where its two best rates end close together,
+    the mean with two more seeds decides between them. What is reported comes from other seeds, at
+    the rate chosen. Where a profile is made in one go, on a GPU, every rate of the grid is
+    reported.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,8 +23,11 @@ __all__ = [
     "EXPERIMENTS",
     "GO",
     "MAIN",
+    "NEAR",
     "PROBES",
     "REPORTED",
+    "RETRIED",
+    "RETRIED_SEEDS",
     "TUNING_SEED",
     "Experiment",
     "at",
@@ -41,6 +46,8 @@ PROTOCOL = 1
 MAIN = ("residual", "identity", GO)  # the arms of the question, and of the pilot
 PILOT_RATE = 3e-3
 TUNING_SEED = 100  # the first of those that are not reported
+NEAR = 0.005  # rates whose losses are closer than this share are tried with more seeds
+RETRIED_SEEDS = (TUNING_SEED, TUNING_SEED + 1, TUNING_SEED + 2)
 
 
 class Experiment(NamedTuple):
@@ -180,8 +187,11 @@ EXPERIMENTS: dict[str, Experiment] = {
         main_seeds=1,
     ),
 }
-# Experiment -> arm -> the learning rate that the first seed of the pilot chose: a test holds it
-# against the records.
+# Experiment -> arms whose two best rates are near each other with the first seed -> these rates.
+RETRIED: dict[str, dict[str, tuple[float, float]]] = {
+    "letters": dict.fromkeys(("residual", "identity", "mhc", "kromhc", "transport"), (3e-3, 6e-3)),
+}
+# Experiment -> arm -> the learning rate that was chosen: a test holds it against the records.
 REPORTED: dict[str, dict[str, float]] = {
     "letters": {
         **{"residual": 3e-3, "identity": 3e-3, GO: 3e-3},
@@ -354,7 +364,13 @@ def _tuning(experiment: str) -> list[Unit]:
     if experiment not in REPORTED:
         return []
     sizes = EXPERIMENTS[experiment]
-    return [_unit(experiment, arm, rate, TUNING_SEED) for arm in sizes.arms for rate in sizes.rates]
+    grid = [_unit(experiment, arm, rate, TUNING_SEED) for arm in sizes.arms for rate in sizes.rates]
+    return grid + [
+        _unit(experiment, arm, rate, seed)
+        for arm, close in RETRIED.get(experiment, {}).items()
+        for seed in RETRIED_SEEDS
+        for rate in close
+    ]
 
 
 def _reported(experiment: str, arms: Iterable[str]) -> list[Unit]:
