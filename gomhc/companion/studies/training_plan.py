@@ -5,8 +5,9 @@ Note [Plan]
     its paired differences says how many seeds the comparison needs. The first of these seeds then
     chooses every arm's learning rate out of a grid; where its two best rates end close together,
     the mean with two more seeds decides between them. What is reported comes from other seeds, at
-    the rate chosen. Where a profile is made in one go, on a GPU, every rate of the grid is
-    reported.
+    the rate chosen; the pilot of the stories, whose trainings are the longest, is an internal one:
+    its other seeds choose no rate, and are reported. Where a profile is made in one go, on a GPU,
+    every rate of the grid is reported.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -63,6 +64,7 @@ class Experiment(NamedTuple):
         pilot: seeds of the pilot.
         seeds: that are reported.
         main_seeds: of the arms in `MAIN`.
+        first_seed: the first of these seeds.
         wanted: half-width of the 95 % interval that the number of seeds is chosen for, and the
             gain that must be excluded before the ledger says "does not hold": a share of the loss
             above the floor of the text, or of the loss itself where no floor is known.
@@ -78,6 +80,7 @@ class Experiment(NamedTuple):
     pilot: int = 0
     seeds: int = 5
     main_seeds: int = 5
+    first_seed: int = 0
     wanted: float = 0.01
     arms: tuple[str, ...] = tuple(ARMS)
 
@@ -111,6 +114,7 @@ EXPERIMENTS: dict[str, Experiment] = {
         (1.5e-3, 3e-3, 6e-3),
         600,
         pilot=5,
+        first_seed=TUNING_SEED + 1,
         wanted=0.02,
         arms=(*MAIN, "mhc", "go-mhc s=1", "transport"),
     ),
@@ -263,12 +267,13 @@ def seeds(experiment: str, arm: str, control: str = "") -> range:
         control: out of `CONTROLS[experiment]`; none for the arm itself.
 
     Returns:
-        From 0 on; the first ones are those of every arm.
+        Consecutive seeds; the first ones are those of every arm.
     """
     sizes = EXPERIMENTS[experiment]
+    count = sizes.main_seeds if arm in MAIN and not control else sizes.seeds
     if control == "dead":  # which is the identity
-        return range(1)
-    return range(sizes.main_seeds if arm in MAIN and not control else sizes.seeds)
+        count = 1
+    return range(sizes.first_seed, sizes.first_seed + count)
 
 
 def names_of(experiment: str, arm: str, learning_rate: float, control: str = "") -> dict[int, str]:
@@ -377,7 +382,7 @@ def _reported(experiment: str, arms: Iterable[str]) -> list[Unit]:
     """Seed by seed, so that what is there can be compared at any time."""
     return [
         _unit(experiment, arm, rate, seed)
-        for seed in range(EXPERIMENTS[experiment].main_seeds)
+        for seed in seeds(experiment, MAIN[0])
         for arm in arms
         for rate in rates(experiment, arm)
         if seed in seeds(experiment, arm)
