@@ -94,9 +94,7 @@ def losses(experiment, arm, seed):
         rate: record_name(experiment, at(rate), arm, seed) for rate in EXPERIMENTS[experiment].rates
     }
     shipped = set(records.shipped_names())
-    found = {
-        rate: judged(records.shipped(name)) for rate, name in names.items() if name in shipped
-    }
+    found = {rate: judged(records.shipped(name)) for rate, name in names.items() if name in shipped}
     return {rate: math.inf if loss is None else loss for rate, loss in found.items()}
 
 

@@ -1,5 +1,6 @@
 """What chapter 7 reads from the stored trainings."""
 
+import math
 from types import SimpleNamespace
 
 import pytest
@@ -10,6 +11,9 @@ from gomhc.companion.studies.training_plan import (
     EXPERIMENTS,
     GO,
     REPORTED,
+    RETRIED,
+    RETRIED_SEEDS,
+    TUNING_SEED,
     at,
     rates,
     record_name,
@@ -98,3 +102,24 @@ def test_rates_that_were_tried(store):
     assert list(table.columns) == ["0.001", "0.003", "0.006", "0.012"]
     assert list(table.loc["residual"])[:3] == [2.5, 2.25, float("inf")]
     assert table.loc["residual"].isna().sum() == 1
+
+
+def test_rates_of_the_tuning_seeds(store):
+    low, high = RETRIED["letters"]["mhc"]
+    names = {
+        (rate, seed): record_name("letters", at(rate), "mhc", seed)
+        for rate in (low, high)
+        for seed in RETRIED_SEEDS
+    }
+    for (rate, seed), name in names.items():
+        store[name] = training(2.0 + 0.1 * (seed - TUNING_SEED) + (rate == low))
+    first, means = trainings.rates_tried("letters"), trainings.retried("letters")
+    assert list(first.index) == ["mhc"]
+    assert first.loc["mhc", ["0.003", "0.006"]].tolist() == [3.0, 2.0]
+    assert math.isnan(first.loc["mhc", "0.012"])
+    assert means.loc["mhc"].tolist() == pytest.approx([3.1, 2.1])
+    assert means.loc["transport"].isna().all()
+    store[names[high, RETRIED_SEEDS[1]]].metrics["loss"] = None
+    assert trainings.retried("letters").loc["mhc", f"{high:g}"] == math.inf
+    del store[names[low, RETRIED_SEEDS[1]]]
+    assert math.isnan(trainings.retried("letters").loc["mhc", f"{low:g}"])

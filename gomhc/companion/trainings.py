@@ -1,6 +1,8 @@
 """What chapter 7 shows of the stored trainings: arms, their differences, the rates tried."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping
+from statistics import fmean
 from typing import NamedTuple
 
 import pandas as pd
@@ -11,6 +13,8 @@ from gomhc.companion.records import Record
 from gomhc.companion.studies.training_plan import (
     EXPERIMENTS,
     GO,
+    RETRIED,
+    RETRIED_SEEDS,
     TUNING_SEED,
     at,
     judged,
@@ -20,7 +24,7 @@ from gomhc.companion.studies.training_plan import (
     seeds,
 )
 
-__all__ = ["controls", "differences", "finished", "rates_tried", "reported", "summary"]
+__all__ = ["controls", "differences", "finished", "rates_tried", "reported", "retried", "summary"]
 
 
 class _Row(NamedTuple):
@@ -178,13 +182,37 @@ def rates_tried(experiment: str) -> pd.DataFrame:
     Returns:
         Arms by rates; not a number where there is no record, infinite where it diverged.
     """
-    shipped = set(records.shipped_names())
-    table: dict[str, dict[str, float]] = {}
-    for arm in EXPERIMENTS[experiment].arms:
-        for rate in EXPERIMENTS[experiment].rates:
-            name = record_name(experiment, at(rate), arm, TUNING_SEED)
-            if name in shipped:
-                value = judged(records.shipped(name))
-                table.setdefault(arm, {})[f"{rate:g}"] = float("inf") if value is None else value
-    columns = [f"{rate:g}" for rate in EXPERIMENTS[experiment].rates]
-    return pd.DataFrame(table).T.reindex(columns=columns)
+    sizes = EXPERIMENTS[experiment]
+    tried = {
+        arm: {rate: _mean(experiment, arm, rate, (TUNING_SEED,)) for rate in sizes.rates}
+        for arm in sizes.arms
+    }
+    table = pd.DataFrame(tried).T.rename(columns="{:g}".format)
+    return table.dropna(how="all")
+
+
+def retried(experiment: str) -> pd.DataFrame:
+    """Mean losses over the tuning seeds of the arms whose two best rates were near each other.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+
+    Returns:
+        Arms by rates; not a number where a record is missing or the rate was not among the two,
+        infinite where a training diverged.
+    """
+    close = RETRIED.get(experiment, {})
+    tried = {
+        arm: {rate: _mean(experiment, arm, rate, RETRIED_SEEDS) for rate in pair}
+        for arm, pair in close.items()
+    }
+    return pd.DataFrame(tried).T.rename(columns="{:g}".format)
+
+
+def _mean(experiment: str, arm: str, rate: float, seeds: Iterable[int]) -> float:
+    """Mean loss; not a number if a record is missing, infinite if a training diverged."""
+    names = [record_name(experiment, at(rate), arm, seed) for seed in seeds]
+    if not set(names) <= set(records.shipped_names()):
+        return math.nan
+    losses = [judged(records.shipped(name)) for name in names]
+    return fmean(math.inf if loss is None else loss for loss in losses)

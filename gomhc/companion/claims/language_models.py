@@ -188,7 +188,7 @@ def _large(records: Records) -> Finding:
 def _claims(experiment: str) -> list[Claim]:
     sizes, model = EXPERIMENTS[experiment], MODELS[experiment]
     margin, unit = f"{sizes.wanted:.0%}", _unit(experiment)
-    chosen = "chosen by another seed" if experiment in training_plan.REPORTED else "the best tried"
+    chosen = "chosen by other seeds" if experiment in training_plan.REPORTED else "the best tried"
     many, few = sizes.main_seeds, sizes.seeds
     each = f"{many} seeds for residual, identity and go-mHC (s = 2), {few} for the others"
     paired = (
