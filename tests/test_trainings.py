@@ -8,6 +8,7 @@ import pytest
 from gomhc.companion import trainings
 from gomhc.companion.studies.training_plan import (
     CONTROLS,
+    EARLIER,
     EXPERIMENTS,
     GO,
     REPORTED,
@@ -86,12 +87,11 @@ def test_controls_are_compared_with_what_they_are_controls_of(store):
 
 
 def test_every_control_has_its_row_and_names_its_arm():
-    rows = {row.ours[1]: row for row in trainings.COMPARED if row.ours[1]}
-    for what, (arm, _, _) in CONTROLS["letters"].items():
-        if what != "dead":  # one seed, which is the identity
-            assert rows[what].ours[0] == arm
-            assert rows[what].label.startswith(arm)
-    assert rows.keys() == CONTROLS["letters"].keys() - {"dead"}
+    rows = [row for row in trainings.COMPARED if row.ours[1]]
+    wanted = {(arm, what) for what, (arm, _, _) in CONTROLS["letters"].items() if what != "dead"}
+    wanted |= {(arm, at(rate)) for arm, rate in EARLIER["letters"].items()}
+    assert {row.ours for row in rows} == wanted
+    assert all(row.label.startswith(f"{row.ours[0]}: ") for row in rows)
 
 
 def test_rates_that_were_tried(store):

@@ -28,7 +28,7 @@ __all__ = ["controls", "differences", "finished", "rates_tried", "reported", "re
 
 
 class _Row(NamedTuple):
-    """A control, and what it is compared with: (arm, name of its control or none) each."""
+    """A control, and what it is compared with: (arm, what is special of its records) each."""
 
     label: str
     ours: tuple[str, str]
@@ -39,6 +39,8 @@ class _Row(NamedTuple):
 COMPARED = (
     _Row("residual: as many parameters as go-mhc s=2", ("residual", "wide"), ("residual", "")),
     _Row("go-mhc s=2: against that wider residual", (GO, ""), ("residual", "wide")),
+    _Row("mhc: rate 0.006", ("mhc", at(6e-3)), ("mhc", "")),
+    _Row("kromhc: rate 0.006", ("kromhc", at(6e-3)), ("kromhc", "")),
     _Row("go-mhc s=2: θ frozen", (GO, "frozen"), (GO, "")),
     _Row("go-mhc s=2: start that keeps the function", (GO, "kept"), (GO, "")),
     _Row(
