@@ -64,19 +64,21 @@ def reach(said: Said) -> str:
 
 def spectra(said: Said) -> str:
     """What does a spectrum say about the matrices behind it?"""
-    evidence = said("spectrum-is-evidence")
-    if evidence.verdict == OPEN:
+    evidence, panels = said("spectrum-is-evidence"), said("spectra-panels")
+    if OPEN in (evidence.verdict, panels.verdict):
         return "The records of the searches have not been made."
     both = evidence.values
     label, (region, volume) = max(both.items(), key=lambda item: item[1][0] - item[1][1])
     family, _, d = label.partition(", ")
-    lead = {
-        FAILS: "Little",
-        HOLDS: "How much of the polytope is reached",
-    }.get(evidence.verdict, "Something, but not all")
+    again = "do not come" if panels.verdict == FAILS else "come"
+    much = {
+        FAILS: "little about the matrices behind them",
+        HOLDS: "how much of the polytope is reached",
+    }.get(evidence.verdict, "something, but not all")
     return (
-        f"{lead}: `{family}` covers {_percent(region)} of the Perfect–Mirsky region at "
-        f"${d.replace(' ', '')}$, and {_percent(volume)} of the polytope. {_why(evidence)}"
+        f"The panels {again} out again, and say {much}: `{family}` covers {_percent(region)} of "
+        f"the Perfect–Mirsky region at ${d.replace(' ', '')}$, and {_percent(volume)} of the "
+        f"polytope. {_why(evidence)}"
     )
 
 
@@ -108,8 +110,8 @@ def cost(said: Said) -> str:
         return "The records of this comparison are not complete."
     return (
         f"At $s=2$ the FLOPs of go-mHC grow like $d^{{{cubic.values['flops'][GO]:.2f}}}$; those of "
-        "mHC-lite grow like $d!$. Kronecker products of small go-mHC factors are cheaper, and "
-        f"{_little(kron)}. {_why(cubic)}"
+        "mHC-lite grow like $d!$. Kronecker products of small go-mHC factors are cheaper, and at "
+        f"similar FLOPs {_little(kron)}. {_why(cubic)}"
     )
 
 

@@ -247,7 +247,7 @@ CLAIMS: tuple[Claim, ...] = (
         KROMHC,
         "Exact methods such as mHC-lite scale factorially: O(nC·n!) parameters.",
         f"{KROMHC_ABSTRACT}; go-mHC, abstract",
-        "θ has d! numbers at every d tested, and the parameters over d·d! change by "
+        "At every d tested θ has d! numbers, and the parameters over d·d! change by "
         f"less than {FACTORIAL:.0%} between the two largest d.",
         figure(6, "scaling"),
         ("cost/parameters",),
