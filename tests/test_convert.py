@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import threading
 
 import pytest
 import torch
@@ -384,6 +385,36 @@ def test_a_call_that_leaves_out_the_last_block_is_seen(convert):
     model.most = 1
     assert model(x).shape == (2, C)
     assert not model._forward_hooks and not model._forward_pre_hooks
+
+
+def test_two_threads_may_share_a_model():
+    model, x = network(), tokens()
+    whole(model)
+    expected = model(x)
+    inside, done = threading.Event(), threading.Event()
+
+    def pause(block, arguments):
+        if threading.current_thread() is second:
+            inside.set()
+            done.wait(60)
+
+    def begin_second(block, arguments, answer):
+        if threading.current_thread() is not second:
+            second.start()
+            assert inside.wait(60)
+
+    answers = []
+    second = threading.Thread(target=lambda: answers.append(model(x)))
+    model.blocks[1].register_forward_pre_hook(pause)
+    model.blocks[-1].register_forward_hook(begin_second)
+    try:
+        answers.append(model(x))
+    finally:
+        done.set()
+        second.join()
+    for answer in answers:
+        torch.testing.assert_close(answer, expected)
+    assert len(answers) == 2
 
 
 @pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])

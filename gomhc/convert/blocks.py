@@ -10,6 +10,7 @@ Note [Class]
 
 import functools
 import inspect
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -18,6 +19,15 @@ from torch import Tensor, nn
 
 from gomhc.convert.layouts import Layout, apply, bind, for_attention, signature
 from gomhc.hyper_connections import HyperConnection, expand_streams, reduce_streams
+
+
+class _InThread(threading.local):
+    """What a thread knows of its own call; copies begin anew."""
+
+    ran = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _InThread, ()
 
 
 class Connections(nn.ModuleList):
@@ -30,7 +40,7 @@ class Connections(nn.ModuleList):
         layout: of its two branches; None where the whole block is one.
         d: number of streams.
         dim: C.
-        ran: whether the block was called since the model was.
+        here: `ran` says whether this thread called the block since it called the model.
     """
 
     def __init__(
@@ -43,7 +53,7 @@ class Connections(nn.ModuleList):
     ) -> None:
         super().__init__(connections)
         self.stack, self.index, self.count, self.layout = stack, index, count, layout
-        self.d, self.dim, self.ran = connections[0].mixer.d, connections[0].dim, False
+        self.d, self.dim, self.here = connections[0].mixer.d, connections[0].dim, _InThread()
 
 
 def run(
@@ -92,7 +102,7 @@ class Streamed(nn.Module):
     def forward(self, *arguments: Any, **options: Any) -> Any:
         """Take the streams, or the first of them, and all that the block takes besides."""
         own = self.hyper_connections
-        own.ran = True
+        own.here.ran = True
         if own.layout is not None:
             x, named = bind(self.known, arguments, options)
         elif arguments:

@@ -51,13 +51,13 @@ def unwatch(model: nn.Module, connections: set[Connections]) -> None:
 
 
 def _begin(first: Connections, last: Connections, model: nn.Module, arguments: Any) -> None:
-    first.ran = last.ran = False
+    first.here.ran = last.here.ran = False
 
 
 def _end(
     first: Connections, last: Connections, model: nn.Module, arguments: Any, answer: Any
 ) -> None:
-    if first.ran and not last.ran:
+    if first.here.ran and not last.here.ran:
         raise ValueError(
             f"expected {type(model).__name__} to run its stack to the last block, which makes one "
             f"stream of {first.d}, but it left out the last"
