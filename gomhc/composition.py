@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from gomhc.maps import check_square
+from gomhc.maps import check_square, full_precision
 
 __all__ = ["Gain", "composites", "composite_gain", "smallest_singular_value"]
 
@@ -20,7 +20,8 @@ def composites(H: Float[Tensor, "*batch depth d d"]) -> Float[Tensor, "*batch de
 
     Returns:
         (..., depth, d, d); entry l is the map from the streams that enter the network to those
-        that leave layer l + 1, as far as the mixers alone carry them.
+        that leave layer l + 1, as far as the mixers alone carry them; in H's dtype, also under
+        autocast.
 
     Raises:
         ValueError: if H is not (..., depth, d, d) with depth >= 1.
@@ -28,8 +29,9 @@ def composites(H: Float[Tensor, "*batch depth d d"]) -> Float[Tensor, "*batch de
     if H.ndim < 3 or H.shape[-1] != H.shape[-2] or not H.shape[-3]:
         raise ValueError(f"expected (..., depth >= 1, d, d), got shape {tuple(H.shape)}")
     products = [H[..., 0, :, :]]
-    for layer in H.unbind(-3)[1:]:
-        products.append(layer @ products[-1])
+    with full_precision(H):
+        for layer in H.unbind(-3)[1:]:
+            products.append(layer @ products[-1])
     return torch.stack(products, -3)
 
 

@@ -140,8 +140,9 @@ class _Cayley(torch.autograd.Function):
     @staticmethod
     def forward(A: Tensor) -> Tensor:
         eye = torch.eye(A.shape[-1], dtype=A.dtype, device=A.device)
-        # solve_ex: a NaN in one element must not raise for the whole batch.
-        Q, defect = _newton_schulz(torch.linalg.solve_ex(eye + A, eye - A)[0])
+        with full_precision(A):
+            # solve_ex: a NaN in one element must not raise for the whole batch.
+            Q, defect = _newton_schulz(torch.linalg.solve_ex(eye + A, eye - A)[0])
         # The last step squares the defect ‖QᵀQ − I‖_max; above this one too much would be left.
         # (A number here and no constant: torch.compile would take that as a size that may change.)
         return torch.where(defect < 3e-3, Q, math.nan).contiguous()
@@ -376,7 +377,7 @@ def kronecker(factors: Sequence[Float[Tensor, "..."]]) -> Float[Tensor, "..."]:
         raise ValueError("expected at least one factor, got none")
     product = factors[0]
     for factor in factors[1:]:
-        product = torch.einsum("...ij,...kl->...ikjl", product, factor)
+        product = product[..., :, None, :, None] * factor[..., None, :, None, :]
         product = product.flatten(-4, -3).flatten(-2, -1)
     return product
 

@@ -67,6 +67,30 @@ def test_the_backward_stays_in_float32_under_autocast(generator):
     torch.testing.assert_close(gradient, expected, rtol=0, atol=0)
 
 
+MAPS = {
+    "block_frobenius": lambda M: gomhc.block_frobenius(M, 2),
+    "cayley": cayley,
+    "composite_gain": gomhc.composite_gain,
+    "composites": gomhc.composites,
+    "inverse_cayley": lambda M: gomhc.inverse_cayley(cayley(M[0])),
+    "kronecker": lambda M: gomhc.kronecker([M, M]),
+    "marginal_error": gomhc.marginal_error,
+    "project": gomhc.project,
+    "sinkhorn_knopp": gomhc.sinkhorn_knopp,
+    "skew_symmetric": lambda M: skew_symmetric(M.flatten(1)[:, :6]),
+    "smallest_singular_value": gomhc.smallest_singular_value,
+    "transportation": lambda M: gomhc.transportation.transportation(M[:, :3, :3]),
+}
+
+
+@pytest.mark.parametrize("name", MAPS)
+def test_a_map_is_as_precise_under_autocast(name, generator):
+    M = torch.randn(5, 4, 4, generator=generator)
+    expected = MAPS[name](M)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(MAPS[name](M), expected, rtol=0, atol=0)
+
+
 def test_only_the_skew_part_counts(generator):
     M = torch.randn(4, 4, generator=generator, dtype=torch.float64)
     torch.testing.assert_close(cayley(M), cayley((M - M.T) / 2))
