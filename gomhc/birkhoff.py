@@ -48,7 +48,8 @@ def project(M: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch d d"]:
     Raises:
         TypeError: if M is not of a real floating dtype.
         ValueError: if M is not square.
-        RuntimeError: if an element has not converged after 200 Newton steps.
+        RuntimeError: if an element has not converged after 200 Newton steps, or its entries are so
+            large, from about 1e8 on, that rounding leaves rows and columns more than 1e-6 off 1.
 
     Source: Li, Sun, Toh, "On the efficient computation of a generalized Jacobian of the projector
     over the Birkhoff polytope", Mathematical Programming 2020.
@@ -74,6 +75,11 @@ def project(M: Float[Tensor, "*batch d d"]) -> Float[Tensor, "*batch d d"]:
         gradient = marginals(B) - 1
         error = gradient.abs().amax(-1)
         if (error <= 1e-14 * scale).all():
+            if error.numel() and error.max() > 1e-6:
+                raise RuntimeError(
+                    f"no projection of entries up to {scale.max():.1e} in size: rounding leaves "
+                    f"rows and columns up to {error.max():.1e} off 1"
+                )
             return torch.where(finite, B.reshape(M.shape), torch.nan).to(M.dtype)
         support = (B > 0).to(B)
         hessian = torch.diag_embed(marginals(support))

@@ -137,6 +137,8 @@ class HyperConnection(nn.Module):
         H_post = 2σ(α_post x'W_post + b_post)     (1, d), how the branch's answer is written
         H_res  = mixer(α_res x'W_res + b_res)     (d, d), how the streams are mixed
 
+    Streams in float32 that are larger than 1e19 overflow in the mean square: there x' = 0.
+
     It takes the place of `x + branch(x)`, and has (dC + 1)g + 2d²C + 2d + 3 parameters beside the
     branch's, where g is `mixer.num_parameters`; with inputs="mean" C stands for dC in it.
 
@@ -285,13 +287,18 @@ class HyperConnection(nn.Module):
 
     def _compiled(self) -> bool:
         """Whether there are compiled passes for its options; raises if asked for in vain."""
-        own = self.norm_eps is not None or self.read_eps
-        if own and self.backend == "fused":
+        own = {
+            "norm_eps": self.norm_eps is not None,
+            "read_eps": self.read_eps != 0,
+            "matrices of a subclass": type(self).matrices is not HyperConnection.matrices,
+        }
+        if any(own.values()) and self.backend == "fused":
+            got = ", ".join(name for name, has in own.items() if has)
             raise RuntimeError(
                 "expected a case that the fused path can run: its passes over the streams have no "
-                f"norm_eps and no read_eps, got {self.norm_eps} and {self.read_eps}"
+                f"{', no '.join(own)}; got {got}"
             )
-        return not own
+        return not any(own.values())
 
     def _stages(self, X: Tensor, narrow: torch.dtype | None) -> list[int] | None:
         """The mixer's, as the operators take them, if these are the path to take."""

@@ -85,7 +85,7 @@ def nearest_in_family(
     theta = theta.to(T.device)
 
     def flat(theta: Tensor) -> Tensor:
-        return mixer(theta).flatten(-2)
+        return mixer(theta, backend="reference").flatten(-2)  # in float64
 
     jacobian = torch.func.vmap(torch.func.jacrev(flat))
     with torch.no_grad():

@@ -71,6 +71,14 @@ def test_projection_keeps_dtype_batch_and_bad_elements(generator):
     assert gomhc.project(torch.zeros(0, 3, 3)).shape == (0, 3, 3)
 
 
+def test_projection_of_entries_beyond_its_precision_is_refused(generator):
+    M = torch.randn(200, 5, 5, generator=generator, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match=r"no projection of entries up to .*e\+12 in size"):
+        gomhc.project(1e12 * M)
+    with pytest.raises(RuntimeError, match="no projection"):
+        gomhc.project(1e17 * EYE)  # which gave the zero matrix
+
+
 def by_rejection(d, count, rng):
     """Uniform samples of B_d: its (d−1)² free entries are uniform where all d² are >= 0."""
     kept = np.empty((0, d, d))
@@ -237,7 +245,9 @@ def test_giving_up_the_worse_starts_loses_nothing(monkeypatch):
 def test_nearest_returns_what_the_mixer_makes(generator):
     mixer = make_mixer("go-mhc", 3, s=2)
     targets = gomhc.sample_uniform(3, 7, generator)
+    mixer.backend = "fused"  # which has no float64: the search asks for the other
     closest = gomhc.nearest_in_family(mixer, targets, generator=generator)
+    mixer.backend = "auto"
     torch.testing.assert_close(mixer(closest.theta), closest.matrix, atol=1e-9, rtol=0)
     distance = (closest.matrix - targets).flatten(1).norm(dim=1)
     torch.testing.assert_close(distance, closest.distance, atol=1e-9, rtol=0)

@@ -277,6 +277,23 @@ def test_a_subclass_with_another_map_does_not_inherit_the_compiled_one():
     torch.testing.assert_close(mixer(theta), gomhc.Orthostochastic(4)(theta).mT)
 
 
+def test_a_map_of_a_mixin_is_taken_for_many_tokens_too():
+    class Halving:
+        def mix(self, theta):
+            return super().mix(theta) / 2
+
+    class Halved(Halving, gomhc.Orthostochastic):
+        pass
+
+    class Whole(gomhc.Orthostochastic):
+        pass
+
+    theta = many(Halved(4))
+    assert Halved(4).stages() is None
+    torch.testing.assert_close(Halved(4)(theta), gomhc.Orthostochastic(4)(theta) / 2)
+    assert Whole(4).stages() == gomhc.Orthostochastic(4).stages()
+
+
 @pytest.mark.parametrize(
     ("change", "reason"),
     [

@@ -19,6 +19,7 @@ from gomhc import (
     parameter_groups,
     reduce_streams,
 )
+from gomhc.fused import FEWEST_TOKENS
 
 DIM = 8
 NAMES = [name for name in MIXERS if name != "identity"]
@@ -466,6 +467,20 @@ def test_with_epsilons_it_goes_through_pytorch(tokens):
     exported = torch.export.export(module, (X,), strict=False).module()
     torch.testing.assert_close(exported(X), expected)
     assert copy.deepcopy(module).to("meta")(X.to("meta")).shape == X.shape
+
+
+def test_matrices_of_a_subclass_are_taken_for_many_tokens_too():
+    class Silent(HyperConnection):
+        def matrices(self, X):
+            H_res, H_pre, H_post = super().matrices(X)
+            return H_res, H_pre, torch.zeros_like(H_post)
+
+    X = torch.randn(FEWEST_TOKENS, 4, 8)
+    made = {"dim": 8, "branch": nn.Identity(), "mixer": make_mixer("go-mhc", 4)}
+    module = Silent(**made)
+    torch.testing.assert_close(module(X), module.matrices(X)[0] @ X)
+    with pytest.raises(RuntimeError, match="got matrices of a subclass"):
+        Silent(**made, backend="fused")
 
 
 def test_compiled_passes_have_no_epsilons():

@@ -79,7 +79,7 @@ MAPS = {
     "sinkhorn_knopp": gomhc.sinkhorn_knopp,
     "skew_symmetric": lambda M: skew_symmetric(M.flatten(1)[:, :6]),
     "smallest_singular_value": gomhc.smallest_singular_value,
-    "transportation": lambda M: gomhc.transportation.transportation(M[:, :3, :3]),
+    "transportation": lambda M: gomhc.transportation.transportation(M.flatten(1)[:, :9]),
 }
 
 

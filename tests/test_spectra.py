@@ -338,6 +338,30 @@ def test_coverage_tells_mixers_apart():
     assert deltoid - 0.03 < share("go-mhc", s=1) < deltoid + 0.08
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_a_search_takes_gradients_wherever_it_is_called(mode):
+    def share():
+        generator = torch.Generator().manual_seed(0)
+        return coverage(make_mixer("go-mhc", 3), generator=generator, steps=3, handovers=1)
+
+    expected = share()
+    with mode():
+        assert share() == expected
+
+
+def test_a_mixer_that_insists_on_compiled_code_is_searched_in_double_precision():
+    found = [
+        coverage(
+            make_mixer("go-mhc", 3, backend=backend),
+            generator=torch.Generator().manual_seed(0),
+            steps=3,
+            handovers=1,
+        )
+        for backend in ("fused", "reference")
+    ]
+    assert found[0] == found[1]
+
+
 def test_kronecker_products_of_2x2_have_real_spectra(generator):
     for name in ("kromhc", "kron-go"):
         mixer = make_mixer(name, 4)

@@ -287,6 +287,17 @@ def test_a_fit_asks_its_mixer(of_mixer, of_fit, path, monkeypatch):
     torch.testing.assert_close(result.loss, fit(small(3), make_mixer("mhc", 3), 0.05, 5).loss)
 
 
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+@pytest.mark.parametrize("backend", ["fused", "reference"])
+def test_a_fit_takes_gradients_wherever_it_is_called(mode, backend):
+    mixer = make_mixer("mhc", 3)
+    expected = fit(small(3), mixer, 0.05, 5, backend=backend)
+    with mode():
+        result = fit(small(3), mixer, 0.05, 5, backend=backend)
+    for part, other in zip(result, expected, strict=True):
+        torch.testing.assert_close(part, other)
+
+
 def test_a_fit_of_a_mixer_that_insists_where_there_is_no_code():
     mixer = make_mixer("identity", 3)
     mixer.backend = "fused"

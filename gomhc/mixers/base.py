@@ -50,8 +50,13 @@ class Mixer(nn.Module, ABC):
     def __init_subclass__(cls) -> None:
         """Another map must not inherit the compiled form of the one that it replaces."""
         super().__init_subclass__()
-        if {"mix", "forward"} & vars(cls).keys() and "stages" not in vars(cls):
-            cls.stages = Mixer.stages  # type: ignore[method-assign]
+        for base in cls.__mro__:
+            own = vars(base).keys()
+            if "stages" in own:
+                return
+            if {"mix", "forward"} & own:
+                cls.stages = Mixer.stages  # type: ignore[method-assign]
+                return
 
     def __init__(self, d: int, num_parameters: int) -> None:
         super().__init__()

@@ -101,6 +101,8 @@ class Visits(NamedTuple):
         return (self.closest[inside] <= tolerance * (1 + 1e-12)).double().mean().item()
 
 
+@torch.inference_mode(False)  # a search takes gradients, wherever it is called
+@torch.enable_grad()
 def search_spectrum(
     mixer: Mixer,
     targets: Complex[Tensor, " targets"],
@@ -181,7 +183,7 @@ def search_spectrum(
     active = torch.arange(count, device=device)
     for step in range((steps if g else 0) + 1):
         live = theta[active].requires_grad_()
-        B = mixer(live)
+        B = mixer(live, backend="reference")  # in float64
         values, vectors = _eig(B.detach())
         total += values.numel()
         real += int((values.imag.abs() < REAL).sum())

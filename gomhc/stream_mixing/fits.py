@@ -320,6 +320,8 @@ def _descend_fused(
     return loss, matrix, end
 
 
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _descend_reference(
     mixer: Mixer,
     theta: Tensor,
@@ -331,7 +333,9 @@ def _descend_reference(
     steps: int,
     epsilon: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    theta, length = theta.to(best).clone(), learning_rate.to(best)[:, None]
+    # Copies, as what was made in inference mode has no part in a gradient.
+    theta, best, gram, base = (x.clone() for x in (theta.to(best), best, gram, base))
+    length = learning_rate.to(best)[:, None]
     mixer = copy.deepcopy(mixer).to(best.device)
     mixer.backend = "reference"
     adam = Adam(theta)
