@@ -115,7 +115,7 @@ def _margin(ax: Axes, prices: list[str]) -> None:
 
 
 def speed(panels: Mapping[str, Mapping[tuple[str, str], Mapping[str, float]]]) -> Figure:
-    """Times of all methods over the floor of memory, a row a method, sorted by the first panel.
+    """Times of all methods over the copy time, a row a method, sorted by the first panel.
 
     Compiled methods are filled, all others are open.
 
@@ -147,7 +147,7 @@ def speed(panels: Mapping[str, Mapping[tuple[str, str], Mapping[str, float]]]) -
                     markersize=6.5,
                 )
         ax.axvline(1, color="#444444", linewidth=1, linestyle=":")
-        ax.set(xscale="log", title=title, xlabel="time / floor", ylim=(len(order) - 0.4, -0.6))
+        ax.set(xscale="log", title=title, xlabel="time / copy time", ylim=(len(order) - 0.4, -0.6))
         ax.set_yticks(range(len(order)), [" · ".join(key) for key in order], fontsize=8.5)
     plt.close(fig)
     return fig
