@@ -387,12 +387,15 @@ def test_a_call_that_leaves_out_the_last_block_is_seen(convert):
     assert not model._forward_hooks and not model._forward_pre_hooks
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo's own
 @pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
-def test_a_model_with_streams_compiles_without_a_graph_break(convert):
+def test_a_model_with_streams_compiles_without_a_graph_break(convert, unchecked):
     model, x = network(), tokens()
     convert(model, "go-mhc")
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x), model(x))
+    answers = [compiled(x), compiled(x)]
+    for answer in answers:
+        torch.testing.assert_close(answer, model(x))
 
 
 def test_two_threads_may_share_a_model():

@@ -24,7 +24,8 @@ from gomhc.hyper_connections import HyperConnection, expand_streams, reduce_stre
 class _InThread(threading.local):
     """What a thread knows of its own call; copies begin anew."""
 
-    ran = False
+    def __init__(self) -> None:  # which a thread calls when it first looks
+        self.ran = False
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _InThread, ()
