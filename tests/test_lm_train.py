@@ -7,7 +7,9 @@ import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -158,6 +160,52 @@ def test_a_damaged_run_is_refused(corpus, tmp_path, name, keep):
         train(config(), corpus, out=tmp_path)
 
 
+def test_a_run_that_may_not_be_read_is_not_called_damaged(corpus, tmp_path, monkeypatch):
+    """As root may read everything, a refusal of the system's is put in its place."""
+
+    def refuse(path, *arguments, **options):
+        if path.suffix == ".safetensors":
+            raise PermissionError(13, "Permission denied", str(path))
+        return begin(path, *arguments, **options)
+
+    train(config(), corpus, out=tmp_path)
+    begin = Path.open
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match=r"step-00000012.safetensors"):
+        load(tmp_path)
+    with pytest.raises(PermissionError, match=r"step-00000012.safetensors"):
+        train(config(), corpus, out=tmp_path)
+
+
+def test_who_may_read_the_state_may_read_the_tensors(corpus, tmp_path):
+    train(config(), corpus, out=tmp_path)
+    state, tensors = (tmp_path / name for name in ("state.json", "step-00000012.safetensors"))
+    assert tensors.stat().st_mode == state.stat().st_mode
+
+
+@contextmanager
+def full_disk(size):
+    """No file gets longer than so many bytes."""
+    resource = pytest.importorskip("resource")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(corpus, tmp_path):
+    plan = config(checkpoint_every=5)
+    asked = iter([False] * 5 + [True])
+    train(plan, corpus, out=tmp_path, stop=lambda: next(asked))
+    before = sorted(tmp_path.iterdir())
+    with full_disk(10_000), pytest.raises(OSError, match="File too large"):
+        train(plan, corpus, out=tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+    assert train(plan, corpus, out=tmp_path)[1].step == 12
+
+
 # A process that forks runs, so that torch is imported once. Each is killed before one of its
 # operations on files, twice: between two of them it makes no difference when a kill comes.
 KILLER = """
@@ -178,7 +226,7 @@ with tempfile.TemporaryDirectory() as folder:  # what is imported late is import
 
 def is_operation(function):
     own = function in (io.open, os.fsync, os.replace, os.unlink)
-    return own or function.__name__ in ("write", "serialize_file")
+    return own or function.__name__ == "write"
 
 
 def run(folder, moment=None):
@@ -228,6 +276,32 @@ def test_runs_killed_at_any_moment_give_the_losses_of_one_that_was_not(corpus, t
         names = sorted(path.name for path in folder.glob("*.safetensors"))
         last = [f"step-{step:08d}.safetensors" for step in (1, 2)]
         assert names in (last[1:], last)
+
+
+# The system ends it where a file gets too long: in the middle of the tensors.
+CUT = """
+import resource, signal, sys
+import safetensors.torch
+from gomhc.lm import data
+from gomhc.lm.model import preset
+from gomhc.lm.train import TrainConfig, train
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+plan = TrainConfig(preset("nano", width=32, block=16, layers=1), steps=2, warmup=2)
+train(plan, data.stories(block=16, train=4000, windows=8), device="cpu", out=sys.argv[1])
+"""
+
+
+def test_a_run_killed_in_the_middle_of_a_file_leaves_no_draft_behind(corpus, tmp_path):
+    pytest.importorskip("resource")
+    cut = subprocess.run([sys.executable, "-c", CUT, str(tmp_path)], check=False)
+    assert cut.returncode == -signal.SIGXFSZ
+    assert len(list(tmp_path.iterdir())) == 1  # its draft
+    train(config("residual", steps=2, warmup=2), corpus, out=tmp_path)
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"state.json", "step-00000002.safetensors"}
 
 
 # Several processes
@@ -559,6 +633,7 @@ def test_the_command(tmp_path, capsys):
         (["--mixer", "mhc", "--block-size-s", "2"], "the options iterations, eps, factors; got s"),
         (["--device", "abacus"], "expected a device auto, cpu or cuda, got 'abacus'"),
         (["--out", __file__], "expected a folder to write to"),
+        (["--out", "/proc"], "expected a folder to write to"),  # no file can be made there
         (["--final", "-3"], "expected final in"),
     ],
 )

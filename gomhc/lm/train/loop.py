@@ -91,8 +91,9 @@ def train(
 
     Raises:
         ValueError: if the corpus does not fit the model, there is no such device, or a numbered one
-            for several processes, or the folder is not a folder or holds a damaged run, or one of
-            another configuration or corpus.
+            for several processes, or the folder cannot be written to or holds a damaged run, or
+            one of another configuration or corpus.
+        OSError: if a checkpoint can be read or written no more.
         ImportError: if a folder is given and safetensors is not installed, or a bar is asked for
             and tqdm is not.
         NonFiniteError: if a loss or a gradient is infinite or NaN.
