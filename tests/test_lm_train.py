@@ -1,5 +1,6 @@
 """The trainer: its steps by hand, runs that are killed, several processes, and what goes wrong."""
 
+import errno
 import json
 import math
 import os
@@ -20,7 +21,9 @@ from gomhc.lm.model import GPT, preset
 from gomhc.lm.tokenizer import Tokenizer
 from gomhc.lm.train import (
     NonFiniteError,
+    Progress,
     TrainConfig,
+    checkpoint,
     evaluate,
     learning_rate,
     load,
@@ -206,6 +209,8 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(corpus, tmp_p
     assert train(plan, corpus, out=tmp_path)[1].step == 12
 
 
+WHOLE = {".lock", "state.json", "step-00000002.safetensors"}  # a folder after two steps
+
 # A process that forks runs, so that torch is imported once. Each is killed before one of its
 # operations on files, twice: between two of them it makes no difference when a kill comes.
 KILLER = """
@@ -271,11 +276,7 @@ def test_runs_killed_at_any_moment_give_the_losses_of_one_that_was_not(corpus, t
         assert progress["loss"] == seen.loss
         assert progress["gradient"] == seen.gradient
         assert progress["evaluations"] == [list(pair) for pair in seen.evaluations]
-        # A kill between the last state.json and its clean-up leaves the one step before: a run that
-        # is done saves no more. No others may stay.
-        names = sorted(path.name for path in folder.glob("*.safetensors"))
-        last = [f"step-{step:08d}.safetensors" for step in (1, 2)]
-        assert names in (last[1:], last)
+        assert {path.name for path in folder.iterdir()} == WHOLE
 
 
 # The system ends it where a file gets too long: in the middle of the tensors.
@@ -298,10 +299,65 @@ def test_a_run_killed_in_the_middle_of_a_file_leaves_no_draft_behind(corpus, tmp
     pytest.importorskip("resource")
     cut = subprocess.run([sys.executable, "-c", CUT, str(tmp_path)], check=False)
     assert cut.returncode == -signal.SIGXFSZ
-    assert len(list(tmp_path.iterdir())) == 1  # its draft
+    assert len(list(tmp_path.glob(".*tmp*"))) == 1
     train(config("residual", steps=2, warmup=2), corpus, out=tmp_path)
-    names = {path.name for path in tmp_path.iterdir()}
-    assert names == {"state.json", "step-00000002.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == WHOLE
+
+
+# Two runs in one folder
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_has_ended(corpus, tmp_path):
+    """The second is started at an evaluation of the first, which its refusal ends in turn."""
+    plan = config(checkpoint_every=3)
+    with pytest.raises(ValueError, match=f"no other run is writing to, got {tmp_path}"):
+        train(plan, corpus, out=tmp_path, watch=lambda *_: train(plan, corpus, out=tmp_path))
+    for _ in range(2):  # let go of by the error and by the end
+        _, seen = train(plan, corpus, out=tmp_path)
+    assert seen.step == 12
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system without them."""
+
+    def refuse(*arguments):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", refuse)
+        yield patch
+
+
+def test_two_runs_where_there_are_no_locks_leave_a_whole_one(corpus, tmp_path, no_locks):
+    """The second comes between the two files of the first one's checkpoint."""
+
+    def interrupted(value):
+        if isinstance(value, Progress) and value.step == 12 and not others:
+            others.append(train(plan, corpus, out=tmp_path, stop=iter([False, True]).__next__))
+        return written(value)
+
+    plan, others, written = config(), [], checkpoint.asdict
+    train(plan, corpus, out=tmp_path, stop=iter([False, False, True]).__next__)
+    no_locks.setattr(checkpoint, "asdict", interrupted)
+    model, _ = train(plan, corpus, out=tmp_path)
+    assert [seen.step for _, seen in others] == [3]
+    for weight, same in zip(model.parameters(), load(tmp_path).parameters(), strict=True):
+        assert torch.equal(weight, same)
+    assert {path.name for path in tmp_path.glob("step-*")} == {"step-00000012.safetensors"}
+
+
+def test_what_may_be_another_run_s_is_removed_under_the_lock_alone(corpus, tmp_path, no_locks):
+    names = (".step-00000003.safetensors.0a.tmp", ".state.json.0a.tmp", "step-00000003.safetensors")
+    strays = [tmp_path / name for name in names]
+    for stray in strays:
+        stray.touch()
+    train(config(), corpus, out=tmp_path)
+    train(config(), corpus, out=tmp_path)
+    assert all(stray.exists() for stray in strays)
+    no_locks.undo()
+    train(config(), corpus, out=tmp_path)
+    assert not any(stray.exists() for stray in strays)
 
 
 # Several processes

@@ -5,11 +5,19 @@ Note [Resuming]
     learning rate, its dropout. So the weights, Adam's moments and the number of steps are the whole
     state. The tensors are written to a file of their own first and `state.json`, which names it,
     last, both by renaming; a run that is killed in between goes on from the older pair.
+
+Note [One run, one folder]
+    Two runs in one folder would overwrite each other, so a run locks its folder until it ends, and
+    the system unlocks it if it is killed. On Windows, and on file systems without locks, nothing
+    keeps a second run out: the later checkpoint counts. For that case a run removes the tensors
+    that its own replace and no others; what killed runs left is removed under the lock alone.
 """
 
 import json
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,7 +26,7 @@ import torch
 from torch import Tensor
 
 from gomhc.extras import load as load_package
-from gomhc.files import replacing
+from gomhc.files import holding, replacing
 from gomhc.lm.data import Corpus
 from gomhc.lm.model import GPT, GPTConfig
 from gomhc.lm.tokenizer import Tokenizer
@@ -27,6 +35,7 @@ from gomhc.lm.train.config import Progress, TrainConfig
 __all__ = ["load", "load_tokenizer"]
 
 STATE = "state.json"
+LOCK = ".lock"
 
 
 def load(folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> GPT:
@@ -93,6 +102,14 @@ def warmup_of(folder: Path) -> int | None:
         return None
 
 
+def _tensors_of(folder: Path) -> str | None:
+    """Name of the file of tensors that counts; None if there is no state that can be read."""
+    try:
+        return str(stored_state(folder)["tensors"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def _of_a_run(folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     if not (folder / STATE).is_file():
@@ -100,14 +117,41 @@ def _of_a_run(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def prepare(folder: Path) -> None:
-    """Find out before the first step what would go wrong at the first checkpoint."""
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """A folder for one run (Note [One run, one folder]), in which the first checkpoint will work.
+
+    Args:
+        folder: made if it is not there; cleaned of what killed runs left.
+
+    Raises:
+        ImportError: if safetensors is not installed.
+        ValueError: if it cannot be written to, or another run does.
+    """
     load_package("safetensors.torch", "lm", "a checkpoint")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise ValueError(f"expected a folder to write to, got {folder}: {error}") from error
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            alone = stack.enter_context(holding(folder / LOCK))
+        except BlockingIOError as error:
+            raise ValueError(
+                f"expected a folder that no other run is writing to, got {folder}"
+            ) from error
+        except OSError as error:
+            raise ValueError(f"expected a folder to write to, got {folder}: {error}") from error
+        if alone:
+            _clean(folder)
+        yield
+
+
+def _clean(folder: Path) -> None:
+    for draft in (*folder.glob(".step-*.tmp"), *folder.glob(f".{STATE}.*.tmp")):
+        draft.unlink(missing_ok=True)
+    kept = _tensors_of(folder)
+    for tensors in folder.glob("step-*.safetensors"):
+        if kept not in (None, tensors.name):
+            tensors.unlink(missing_ok=True)
 
 
 def save(
@@ -134,12 +178,11 @@ def save(
     state = {"tensors": file.name, "config": asdict(config), "corpus": corpus.digest}
     state["tokenizer"] = corpus.tokenizer.state()
     content = json.dumps(state | {"progress": asdict(seen)}, indent=1)
+    before = _tensors_of(folder)
     with replacing(folder / STATE) as draft:
         draft.write_text(content, encoding="utf-8")
-    # What is older, and the drafts of runs that were killed while they wrote.
-    for old in (*folder.glob("step-*.safetensors"), *folder.glob(".*.tmp")):
-        if old != file:
-            old.unlink(missing_ok=True)
+    if before not in (None, file.name):
+        (folder / before).unlink(missing_ok=True)
 
 
 def resume(

@@ -4,7 +4,8 @@ Note [Several processes]
     Under torchrun every process takes its part of the same global batch and the gradients are
     averaged by Accelerate's DDP, so the losses are those of one process up to rounding (with
     dropout, which every process draws for itself, up to the draws). The folder of checkpoints must
-    be one that all processes see. A run ends for all of them as soon as `stop` says so in one.
+    be one that all processes see; only the main one locks it and writes. A run ends for all of them
+    as soon as `stop` says so in one.
 """
 
 import math
@@ -91,8 +92,8 @@ def train(
 
     Raises:
         ValueError: if the corpus does not fit the model, there is no such device, or a numbered one
-            for several processes, or the folder cannot be written to or holds a damaged run, or
-            one of another configuration or corpus.
+            for several processes, or the folder cannot be written to, another run is writing to
+            it, or it holds a damaged run or one of another configuration or corpus.
         OSError: if a checkpoint can be read or written no more.
         ImportError: if a folder is given and safetensors is not installed, or a bar is asked for
             and tqdm is not.
@@ -104,11 +105,25 @@ def train(
             f"expected a corpus with up to {model_config.vocabulary} tokens and windows of up to "
             f"{model_config.block}, got {corpus.vocabulary} and {corpus.block}"
         )
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        checkpoint.prepare(folder)
     engine = _engine(chosen_device(device))
-    where = engine.device
+    folder = None if out is None else Path(out)
+    reserved: AbstractContextManager[None] = nullcontext()
+    if folder is not None and engine.is_main_process:
+        reserved = checkpoint.reserved(folder)
+    with reserved:
+        return _train(config, corpus, engine, folder, progress, stop, watch)
+
+
+def _train(
+    config: TrainConfig,
+    corpus: Corpus,
+    engine: Any,
+    folder: Path | None,
+    progress: bool,
+    stop: Callable[[], bool],
+    watch: Callable[[int, GPT], Any] | None,
+) -> tuple[GPT, Progress]:
+    model_config, where = config.model, engine.device
     parts = config.accumulation * engine.num_processes
     if config.batch % parts:
         raise ValueError(
