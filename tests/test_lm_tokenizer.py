@@ -86,8 +86,21 @@ def test_a_large_text_takes_little_more_than_its_tokens(bpe, monkeypatch):
         (lambda: Tokenizer("words", ["a", ""]), "expected words without spaces, got ''"),
         (lambda: Tokenizer.from_state("none"), "expected the state of a tokenizer"),
         (lambda: Tokenizer.from_state("[1]"), "expected the state of a tokenizer"),
+        (lambda: Tokenizer.from_state('["characters", 5]'), "expected characters as strings"),
+        (lambda: Tokenizer.from_state('["words", ["a", 5]]'), "expected words as strings"),
+        (lambda: Tokenizer.from_state('["characters", null]'), "expected characters as strings"),
+        (lambda: Tokenizer.from_state('["bpe", {}]'), "expected bpe as a string"),
+        (lambda: Tokenizer.from_state('["numbers", "3"]'), "number of tokens as an integer"),
     ],
 )
 def test_what_is_wrong(make, message, unchecked):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [("characters", 5), ("words", [b"a"]), ("bpe", 5), ("numbers", "3")]
+)
+def test_content_of_another_type(kind, content, unchecked):
+    with pytest.raises(TypeError, match="expected"):
+        Tokenizer(kind, content)

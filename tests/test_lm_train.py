@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from gomhc.lm import data, sample
@@ -161,6 +162,70 @@ def test_a_damaged_run_is_refused(corpus, tmp_path, name, keep):
         file.write_bytes(file.read_bytes()[:keep])
     with pytest.raises(ValueError, match="expected a whole run in"):
         train(config(), corpus, out=tmp_path)
+
+
+def lacks_fields(state, tensors):
+    for name in ("width", "factors"):
+        del state["config"]["model"][name]
+
+
+def is_of_a_newer_version(state, tensors):
+    state["config"]["model"]["newer"] = 1
+
+
+def has_another_width(state, tensors):
+    state["config"]["model"]["width"] = 16
+
+
+def has_no_settings(state, tensors):
+    state["config"] = ["steps", 12]
+
+
+def lacks_a_weight(state, tensors):
+    del tensors["model.norm.weight"]
+
+
+def lacks_a_moment(state, tensors):
+    del tensors["exp_avg.norm.weight"]
+
+
+def has_a_moment_of_another_shape(state, tensors):
+    tensors["exp_avg.norm.weight"] = torch.zeros(1)
+
+
+def has_a_tensor_too_many(state, tensors):
+    tensors["model.norm.bias"] = torch.zeros(32)
+
+
+def has_lost_steps(state, tensors):
+    state["progress"]["step"] = 7
+
+
+DAMAGES = [lacks_a_weight, lacks_a_moment, has_a_moment_of_another_shape, has_a_tensor_too_many]
+DAMAGES += [lacks_fields, is_of_a_newer_version, has_another_width, has_no_settings]
+DAMAGES += [has_lost_steps]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_no_run_of_this_version_is_refused(corpus, tmp_path, damage):
+    train(config(), corpus, out=tmp_path)
+    state = json.loads((tmp_path / "state.json").read_text())
+    tensors = load_file(tmp_path / state["tensors"])
+    damage(state, tensors)
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    save_file(tensors, tmp_path / state["tensors"])
+    with pytest.raises(ValueError, match="expected a whole run in"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match="expected (a whole run in|the configuration of the run)"):
+        train(config(), corpus, out=tmp_path)
+
+
+def test_a_damaged_tokenizer_is_told_with_its_run(corpus, tmp_path):
+    train(config(), corpus, out=tmp_path)
+    state = json.loads((tmp_path / "state.json").read_text())
+    (tmp_path / "state.json").write_text(json.dumps(state | {"tokenizer": '["characters", 5]'}))
+    with pytest.raises(ValueError, match="expected a whole run in"):
+        load_tokenizer(tmp_path)
 
 
 def test_a_run_that_may_not_be_read_is_not_called_damaged(corpus, tmp_path, monkeypatch):

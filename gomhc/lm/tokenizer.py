@@ -4,7 +4,7 @@ import functools
 import json
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ class Tokenizer:
             tokenizers, and of numbers how many there are.
 
     Raises:
-        TypeError: if the content of "numbers" is no integer.
+        TypeError: if the content of "numbers" is no integer, or that of another kind no strings.
         ValueError: if there is no such kind, a token comes twice, a word holds a space or nothing,
             or there is no number.
     """
@@ -43,14 +43,19 @@ class Tokenizer:
                 f"expected tokens as characters, words, bpe or numbers; got {self.kind!r}"
             )
         if self.kind in ("characters", "words"):
-            assert not isinstance(self.content, int)
-            object.__setattr__(self, "content", tuple(self.content))
+            content = self.content
+            tokens = tuple(content) if isinstance(content, Iterable) else (content,)
+            if not all(isinstance(token, str) for token in tokens):
+                raise TypeError(f"expected {self.kind} as strings, got {content!r}")
+            object.__setattr__(self, "content", tokens)
             if len(self._numbers) != self.size:
                 raise ValueError(f"expected {self.kind} that differ, got one twice")
         if self.kind == "words":
             for word in self._numbers:
                 if word.split() != [word]:
                     raise ValueError(f"expected words without spaces, got {word!r}")
+        if self.kind == "bpe" and not isinstance(self.content, str):
+            raise TypeError(f"expected bpe as a string of JSON, got {self.content!r}")
         if self.kind == "numbers":
             check_count("number of tokens", self.content, least=1)
 
@@ -133,9 +138,9 @@ class Tokenizer:
         """
         try:
             kind, content = json.loads(state)
+            return cls(kind, content)
         except (TypeError, ValueError) as error:
             raise ValueError(f"expected the state of a tokenizer, got {error}") from None
-        return cls(kind, content)
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -36,6 +36,7 @@ __all__ = ["load", "load_tokenizer"]
 
 STATE = "state.json"
 LOCK = ".lock"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of a weight, in Adam's state
 
 
 def load(folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> GPT:
@@ -61,12 +62,13 @@ def load(folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> 
             f"expected the tokenizer of the run in {folder}, got another: its text has changed, or "
             "is another; load_tokenizer gives the one of the run"
         )
-    sizes = dict(state["config"]["model"])
-    if sizes["factors"] is not None:
-        sizes["factors"] = tuple(sizes["factors"])
-    model = GPT(GPTConfig(**sizes))
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    model.load_state_dict(weights)
+    with _whole(folder):
+        sizes = dict(state["config"]["model"])
+        if sizes["factors"] is not None:
+            sizes["factors"] = tuple(sizes["factors"])
+        model = GPT(GPTConfig(**sizes))
+        _check(model, tensors)
+    _fill(model, tensors)
     return model
 
 
@@ -86,7 +88,9 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
         ImportError: if safetensors is not installed.
     """
     folder = _of_a_run(folder)
-    return Tokenizer.from_state(_read(folder, "cpu")[0]["tokenizer"])
+    state, _, _ = _read(folder, "cpu")
+    with _whole(folder):
+        return Tokenizer.from_state(state["tokenizer"])
 
 
 def stored_state(folder: Path) -> Any:
@@ -196,9 +200,9 @@ def resume(
     state, seen, tensors = _read(folder, str(device))
     stored, asked = _flat(state["config"]), _flat(json.loads(json.dumps(asdict(config))))
     changed = [
-        f"{key} {stored.get(key)}, not {value}"
-        for key, value in asked.items()
-        if value != stored.get(key) and key not in ("checkpoint_every", "steps")
+        f"{key} {stored.get(key)}, not {asked.get(key)}"
+        for key in asked | stored
+        if asked.get(key) != stored.get(key) and key not in ("checkpoint_every", "steps")
     ]
     if config.steps < seen.step:
         changed.append(f"taken {seen.step} steps, not {config.steps}")
@@ -209,22 +213,34 @@ def resume(
             f"expected the configuration of the run in {folder}, which has {'; '.join(changed)}; "
             "give another folder for another run"
         )
+    with _whole(folder):
+        _check(model, tensors)
     seen.calls += seen.step < config.steps
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(tensors[f"model.{name}"])
-            optimizer.state[weight] = {
-                key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+    _fill(model, tensors)
+    for name, weight in model.named_parameters():
+        optimizer.state[weight] = {
+            key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else device) for key in MOMENTS
+        }
     return seen
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """What a damaged run raises, as one error; a file that cannot be read stays what it is."""
+    damage = load_package("safetensors", "lm", "a checkpoint").SafetensorError
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, damage) as error:
+        raise ValueError(
+            f"expected a whole run in {folder}, of this version of gomhc, got {error!r}; if it is "
+            "damaged, delete it to begin again"
+        ) from error
 
 
 def _read(folder: Path, device: str) -> tuple[dict[str, Any], Progress, dict[str, Tensor]]:
     """State, progress and tensors of a run."""
     files = load_package("safetensors.torch", "lm", "a checkpoint")
-    damage = load_package("safetensors", "lm", "a checkpoint").SafetensorError
-    try:
+    with _whole(folder):
         state = stored_state(folder)
         file = folder / state["tensors"]
         with file.open("rb"):  # of a file that may not be read safetensors says that there is none
@@ -235,12 +251,29 @@ def _read(folder: Path, device: str) -> tuple[dict[str, Any], Progress, dict[str
             for name in ("evaluations", "watched")
         )
         seen = Progress(**progress, evaluations=evaluations, watched=watched)
+        if seen.step != len(seen.loss):
+            raise ValueError(f"{len(seen.loss)} losses of {seen.step} steps")
         _flat(state["config"]), state["corpus"], state["tokenizer"]  # it must not lack any
-    except (ValueError, LookupError, TypeError, damage) as error:
-        raise ValueError(
-            f"expected a whole run in {folder}, got {error!r}; delete it to begin again"
-        ) from error
     return state, seen, tensors
+
+
+def _check(model: GPT, tensors: dict[str, Tensor]) -> None:
+    """Whether tensors are those of a model and its moments."""
+    expected = {
+        f"{key}.{name}": () if key == "step" else tuple(weight.shape)
+        for name, weight in model.named_parameters()
+        for key in ("model", *MOMENTS)
+    }
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != expected:
+        wrong = [k for k in expected | shapes if expected.get(k) != shapes.get(k)]
+        raise ValueError(f"other tensors than those of its model: {', '.join(wrong)}")
+
+
+@torch.no_grad()
+def _fill(model: GPT, tensors: dict[str, Tensor]) -> None:
+    for name, weight in model.named_parameters():
+        weight.copy_(tensors[f"model.{name}"])
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:
