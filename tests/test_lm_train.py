@@ -136,6 +136,40 @@ def test_a_run_in_two_parts_is_one_run_to_the_bit(corpus, tmp_path):
         assert torch.equal(weight, same)
 
 
+def test_a_run_stopped_at_the_steps_that_it_is_asked_for_later_is_evaluated(corpus, tmp_path):
+    plan = config(checkpoint_every=5)
+    train(plan, corpus, out=tmp_path, stop=iter([False] * 5 + [True]).__next__)
+    short = replace(plan, steps=5)
+    for _ in range(2):  # it is kept, too
+        model, seen = train(short, corpus, out=tmp_path, watch=lambda step, model: {"step": step})
+        assert seen.evaluations == [(5, pytest.approx(evaluate(model, corpus)))]
+        assert seen.watched == [(5, {"step": 5})]
+
+
+@contextmanager
+def signalled(number):
+    """A signal comes in the third step."""
+
+    def press(steps, tokens):
+        if len(steps) == 3:
+            signal.raise_signal(number)
+        return speed(steps, tokens)
+
+    speed = train_config._speed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_config, "_speed", press)
+        yield
+
+
+def test_the_command_asked_for_the_steps_that_a_stopped_run_has(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
+    command = ["--batch", "1", "--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run")]
+    with signalled(signal.SIGTERM):
+        assert main([*command, "--steps", "5", "--warmup", "2"]) == 130
+    assert main([*command, "--steps", "3", "--warmup", "2"]) == 0
+    assert "3 steps: evaluation loss" in capsys.readouterr().out
+
+
 def test_a_finished_run_is_not_run_again(corpus, tmp_path):
     _, seen = train(config(), corpus, out=tmp_path)
     _, again = train(config(), corpus, out=tmp_path, stop=pytest.fail)
@@ -506,21 +540,10 @@ def test_the_command_takes_no_option_that_has_no_effect(arguments, message, caps
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_a_checkpoint_and_the_command_goes_on(
-    tmp_path, capsys, monkeypatch, number
-):
-    """The signal comes in the third step."""
-
-    def press(steps, tokens):
-        if len(steps) == 3:
-            signal.raise_signal(number)
-        return speed(steps, tokens)
-
-    speed = train_config._speed
+def test_a_signal_leaves_a_checkpoint_and_the_command_goes_on(tmp_path, capsys, number):
     command = ["--steps", "5", "--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run")]
     (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
-    with monkeypatch.context() as patch:
-        patch.setattr(train_config, "_speed", press)
+    with signalled(number):
         before = signal.getsignal(number)
         assert main(command) == 130
         assert signal.getsignal(number) is before

@@ -111,6 +111,7 @@ def train(
     if folder is not None and engine.is_main_process:
         reserved = checkpoint.reserved(folder)
     with reserved:
+        watch = watch if engine.is_main_process else None
         return _train(config, corpus, engine, folder, progress, stop, watch)
 
 
@@ -173,27 +174,40 @@ def _train(
             seen.add(value, size, time.perf_counter() - begin, config.batch * corpus.block)
             done = seen.step == config.steps
             if done or seen.step % config.evaluate_every == 0:
-                held_out = evaluate(model, corpus, narrow)
-                if not math.isfinite(held_out):
-                    raise NonFiniteError(
-                        f"expected a finite evaluation loss after {seen.step} steps, "
-                        f"got {held_out}",
-                        seen,
-                    )
-                seen.evaluations.append((seen.step, held_out))
-                if watch is not None and engine.is_main_process:
-                    note = watch(seen.step, model)
-                    seen.watched += [(seen.step, note)] if note is not None else []
+                _look(model, corpus, narrow, seen, watch)
             if folder is not None and (done or seen.step % config.checkpoint_every == 0):
                 if engine.is_main_process:
                     checkpoint.save(folder, config, corpus, model, optimizer, seen)
                 engine.wait_for_everyone()
             bar.update()
             bar.set_postfix_str(f"loss {value:.3f}, {seen.tokens_per_second:,.0f} tokens/s")
+    # A run that was stopped after as many steps as it is asked for now has yet to be evaluated.
+    late = seen.step == config.steps and seen.step not in dict(seen.evaluations)
+    if late:
+        _look(model, corpus, narrow, seen, watch)
     stopped = 0 < seen.step < config.steps
-    if folder is not None and stopped and engine.is_main_process:
+    if folder is not None and (late or stopped) and engine.is_main_process:
         checkpoint.save(folder, config, corpus, model, optimizer, seen)
     return model, seen
+
+
+def _look(
+    model: GPT,
+    corpus: Corpus,
+    narrow: bool,
+    seen: Progress,
+    watch: Callable[[int, GPT], Any] | None,
+) -> None:
+    """Evaluate a model, have it watched, and note both."""
+    loss = evaluate(model, corpus, narrow)
+    if not math.isfinite(loss):
+        raise NonFiniteError(
+            f"expected a finite evaluation loss after {seen.step} steps, got {loss}", seen
+        )
+    seen.evaluations.append((seen.step, loss))
+    note = None if watch is None else watch(seen.step, model)
+    if note is not None:
+        seen.watched.append((seen.step, note))
 
 
 def _pieces(
