@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import pickle
 import re
 import signal
 import subprocess
@@ -686,6 +687,8 @@ def test_an_evaluation_that_is_not_finite_ends_the_run(corpus, monkeypatch):
         train(config(steps=6, evaluate_every=2), corpus)
     assert failure.value.seen.evaluations == [(2, 1.0)]
     assert len(failure.value.seen.loss) == failure.value.seen.step == 4
+    again = pickle.loads(pickle.dumps(failure.value))
+    assert (str(again), again.seen) == (str(failure.value), failure.value.seen)
 
 
 def test_the_place_where_an_output_overflows(corpus):
