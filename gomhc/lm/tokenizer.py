@@ -25,7 +25,8 @@ class Tokenizer:
         kind: "characters" or "words" (which stand between spaces), each a token, "bpe", or
             "numbers": tokens that stand for themselves, written with spaces between.
         content: the tokens in the order of their numbers; of BPE the JSON of the package
-            tokenizers, and of numbers how many there are.
+            tokenizers, of which what cuts texts, fills them up or adds special tokens is not
+            applied; and of numbers how many there are.
 
     Raises:
         TypeError: if the content of "numbers" is no integer, or that of another kind no strings.
@@ -73,7 +74,19 @@ class Tokenizer:
 
     @functools.cached_property
     def _bpe(self) -> Any:
-        return load("tokenizers", "lm", "BPE").Tokenizer.from_str(self.content)
+        package = load("tokenizers", "lm", "BPE")
+        try:
+            pieces = package.Tokenizer.from_str(self.content)
+        except Exception as error:  # it raises no other
+            raise ValueError(f"expected JSON of the package tokenizers, got {error}") from None
+        pieces.no_truncation()
+        pieces.no_padding()
+        if _numbers_of(pieces, "a\na") != _numbers_of(pieces, "a\n") + _numbers_of(pieces, "a"):
+            raise ValueError(
+                "expected BPE that encodes the parts of a text as it does the whole, got one that "
+                "puts something before each, as with add_prefix_space"
+            )
+        return pieces
 
     def encode(self, text: str) -> array:
         """Numbers of the tokens of a text.
@@ -85,12 +98,13 @@ class Tokenizer:
             An array of 64-bit integers.
 
         Raises:
-            ValueError: if a token is unknown.
+            ValueError: if a token is unknown, or the content is no BPE that can encode a text in
+                parts.
         """
         if self.kind == "bpe":
             numbers = array("q")
             for part in _parts(text):
-                numbers.extend(self._bpe.encode(part).ids)
+                numbers.extend(_numbers_of(self._bpe, part))
             return numbers
         tokens = text if self.kind == "characters" else text.split()
         try:
@@ -141,6 +155,11 @@ class Tokenizer:
             return cls(kind, content)
         except (TypeError, ValueError) as error:
             raise ValueError(f"expected the state of a tokenizer, got {error}") from None
+
+
+def _numbers_of(pieces: Any, text: str) -> list[int]:
+    """Of byte-level BPE, without the special tokens that a model may want around its text."""
+    return list(pieces.encode(text, add_special_tokens=False).ids)
 
 
 def _parts(text: str) -> Iterator[str]:
