@@ -1,6 +1,7 @@
 """The trainer: its steps by hand, runs that are killed, several processes, and what goes wrong."""
 
 import errno
+import io
 import json
 import math
 import os
@@ -9,7 +10,7 @@ import re
 import signal
 import subprocess
 import sys
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
@@ -77,6 +78,12 @@ def test_the_first_steps_by_hand(corpus, decay_connections):
                     weight.mul_(1 - rate * 0.1)
                 root = (v[name] / (1 - 0.95 ** (step + 1))).sqrt() + 1e-8
                 weight.sub_(rate * m[name] / (1 - 0.9 ** (step + 1)) / root)
+
+
+@pytest.mark.parametrize("step", [0.02, 0.003])
+def test_the_speed_of_short_steps_of_a_long_run(step):
+    seconds = [1e5 + step * k for k in range(1000)]
+    assert train_config._speed(seconds, 1000) == pytest.approx(1000 / step, rel=1e-6)
 
 
 def test_learning_rates():
@@ -661,6 +668,30 @@ def test_a_run_is_sampled_from(tmp_path, capsys):
     with pytest.raises(SystemExit, match="1"):
         sample.main([str(tmp_path / "none")])
     assert "expected a run in" in capsys.readouterr().err
+
+
+def printed_in_ascii(command, arguments):
+    """Status of a command, and what it prints where standard output knows ASCII alone."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with redirect_stdout(file):
+        try:
+            status = command(arguments)
+        except SystemExit as stop:
+            status = stop.code
+    file.flush()
+    return status, file.buffer.getvalue().decode("ascii")
+
+
+def test_what_cannot_be_printed_is_replaced(tmp_path):
+    text, run = tmp_path / "a.txt", str(tmp_path / "run")
+    text.write_text("é" * 2000, encoding="utf-8")
+    command = ["--steps", "1", "--data", str(text), "--out", run]
+    status, said = printed_in_ascii(main, command)
+    assert status == 0 and "python -m gomhc.lm.sample" in said
+    assert printed_in_ascii(sample.main, [run, "--count", "3"]) == (0, "????\n")
+    for each in (main, sample.main):
+        status, said = printed_in_ascii(each, ["--help"])
+        assert status == 0 and "auto, cpu, cuda" in said
 
 
 def test_a_run_gives_its_model_back(corpus, tmp_path):
