@@ -1,7 +1,8 @@
-"""Files that are whole or absent."""
+"""Files that are whole or absent, and files that one holds alone."""
 
 import os
 import secrets
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,3 +30,38 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+@contextmanager
+def holding(path: Path) -> Iterator[bool]:
+    """A file that nobody else holds meanwhile, in this process or another.
+
+    However a process ends, the system lets go of what it held.
+
+    Args:
+        path: of the file, which is made where there is none, and stays.
+
+    Yields:
+        Whether it is held: False on Windows, and on file systems that have no such locks.
+
+    Raises:
+        BlockingIOError: if somebody else holds it.
+    """
+    if sys.platform == "win32":
+        yield False
+        return
+    import fcntl
+
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held = True
+        except BlockingIOError:
+            raise
+        except OSError:
+            held = False
+        try:
+            yield held
+        finally:
+            if held:  # closing it would not do while a child process has it open too
+                fcntl.flock(file, fcntl.LOCK_UN)

@@ -12,7 +12,7 @@ import pytest
 
 from gomhc import extras, make_mixer
 from gomhc.lm import data
-from gomhc.lm.train.checkpoint import prepare
+from gomhc.lm.train.checkpoint import reserved
 from gomhc.stream_mixing import corrected_problem, fit
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -91,7 +91,7 @@ def test_all_but_fits_works_without_any_extra():
         ),
         ("clarabel", "companion", lambda: corrected_problem(3).floor(), "Problem.floor needs"),
         ("tokenizers", "lm", lambda: data.text(__file__, level="bpe"), "BPE needs"),
-        ("safetensors.torch", "lm", lambda: prepare(ROOT), "a checkpoint needs"),
+        ("safetensors.torch", "lm", reserved(ROOT).__enter__, "a checkpoint needs"),
         ("datasets", "tinystories", data.tiny_stories, "TinyStories needs"),
     ],
 )

@@ -46,6 +46,48 @@ def test_bpe_comes_back(bpe):
     assert Tokenizer.from_state(bpe.state()).encode(SONG) == numbers
 
 
+def changed(bpe, change):
+    """The same pieces in JSON as it comes with models."""
+    pieces = pytest.importorskip("tokenizers").Tokenizer.from_str(bpe.content)
+    change(pieces)
+    return Tokenizer("bpe", pieces.to_str())
+
+
+def fills_up(pieces):
+    pieces.enable_padding(length=1000)
+
+
+def cuts(pieces):
+    pieces.enable_truncation(10)
+
+
+def adds_a_token(pieces):
+    processors = pytest.importorskip("tokenizers.processors")
+    template = processors.TemplateProcessing(single="! $A", special_tokens=[("!", 0)])
+    pieces.post_processor = template
+
+
+@pytest.mark.parametrize("change", [cuts, fills_up, adds_a_token])
+def test_nothing_is_cut_off_or_added(bpe, change, monkeypatch):
+    monkeypatch.setattr(tokenizer, "PART", 100)
+    assert changed(bpe, change).encode(SONG) == bpe.encode(SONG)
+
+
+def test_bpe_that_puts_a_space_before_every_part_is_refused(bpe):
+    def put(pieces):
+        byte_level = pytest.importorskip("tokenizers.pre_tokenizers").ByteLevel
+        pieces.pre_tokenizer = byte_level(add_prefix_space=True)
+
+    with pytest.raises(ValueError, match=r"expected BPE that .* add_prefix_space"):
+        changed(bpe, put).encode(SONG)
+
+
+def test_what_is_no_json_of_bpe_is_refused():
+    pytest.importorskip("tokenizers")
+    with pytest.raises(ValueError, match="expected JSON of the package tokenizers"):
+        Tokenizer("bpe", "none").encode("a")
+
+
 @given(st.text(alphabet="ab \n\t.", max_size=300), st.integers(1, 40))
 def test_parts_have_the_tokens_of_the_whole(bpe, text, part):
     with pytest.MonkeyPatch.context() as patch:
@@ -86,8 +128,21 @@ def test_a_large_text_takes_little_more_than_its_tokens(bpe, monkeypatch):
         (lambda: Tokenizer("words", ["a", ""]), "expected words without spaces, got ''"),
         (lambda: Tokenizer.from_state("none"), "expected the state of a tokenizer"),
         (lambda: Tokenizer.from_state("[1]"), "expected the state of a tokenizer"),
+        (lambda: Tokenizer.from_state('["characters", 5]'), "expected characters as strings"),
+        (lambda: Tokenizer.from_state('["words", ["a", 5]]'), "expected words as strings"),
+        (lambda: Tokenizer.from_state('["characters", null]'), "expected characters as strings"),
+        (lambda: Tokenizer.from_state('["bpe", {}]'), "expected bpe as a string"),
+        (lambda: Tokenizer.from_state('["numbers", "3"]'), "number of tokens as an integer"),
     ],
 )
 def test_what_is_wrong(make, message, unchecked):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("kind", "content"), [("characters", 5), ("words", [b"a"]), ("bpe", 5), ("numbers", "3")]
+)
+def test_content_of_another_type(kind, content, unchecked):
+    with pytest.raises(TypeError, match="expected"):
+        Tokenizer(kind, content)

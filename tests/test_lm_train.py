@@ -1,16 +1,22 @@
 """The trainer: its steps by hand, runs that are killed, several processes, and what goes wrong."""
 
+import errno
+import io
 import json
 import math
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 
 from gomhc.lm import data, sample
@@ -18,7 +24,9 @@ from gomhc.lm.model import GPT, preset
 from gomhc.lm.tokenizer import Tokenizer
 from gomhc.lm.train import (
     NonFiniteError,
+    Progress,
     TrainConfig,
+    checkpoint,
     evaluate,
     learning_rate,
     load,
@@ -70,6 +78,12 @@ def test_the_first_steps_by_hand(corpus, decay_connections):
                     weight.mul_(1 - rate * 0.1)
                 root = (v[name] / (1 - 0.95 ** (step + 1))).sqrt() + 1e-8
                 weight.sub_(rate * m[name] / (1 - 0.9 ** (step + 1)) / root)
+
+
+@pytest.mark.parametrize("step", [0.02, 0.003])
+def test_the_speed_of_short_steps_of_a_long_run(step):
+    seconds = [1e5 + step * k for k in range(1000)]
+    assert train_config._speed(seconds, 1000) == pytest.approx(1000 / step, rel=1e-6)
 
 
 def test_learning_rates():
@@ -130,6 +144,40 @@ def test_a_run_in_two_parts_is_one_run_to_the_bit(corpus, tmp_path):
         assert torch.equal(weight, same)
 
 
+def test_a_run_stopped_at_the_steps_that_it_is_asked_for_later_is_evaluated(corpus, tmp_path):
+    plan = config(checkpoint_every=5)
+    train(plan, corpus, out=tmp_path, stop=iter([False] * 5 + [True]).__next__)
+    short = replace(plan, steps=5)
+    for _ in range(2):  # it is kept, too
+        model, seen = train(short, corpus, out=tmp_path, watch=lambda step, model: {"step": step})
+        assert seen.evaluations == [(5, pytest.approx(evaluate(model, corpus)))]
+        assert seen.watched == [(5, {"step": 5})]
+
+
+@contextmanager
+def signalled(number):
+    """A signal comes in the third step."""
+
+    def press(steps, tokens):
+        if len(steps) == 3:
+            signal.raise_signal(number)
+        return speed(steps, tokens)
+
+    speed = train_config._speed
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_config, "_speed", press)
+        yield
+
+
+def test_the_command_asked_for_the_steps_that_a_stopped_run_has(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
+    command = ["--batch", "1", "--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run")]
+    with signalled(signal.SIGTERM):
+        assert main([*command, "--steps", "5", "--warmup", "2"]) == 130
+    assert main([*command, "--steps", "3", "--warmup", "2"]) == 0
+    assert "3 steps: evaluation loss" in capsys.readouterr().out
+
+
 def test_a_finished_run_is_not_run_again(corpus, tmp_path):
     _, seen = train(config(), corpus, out=tmp_path)
     _, again = train(config(), corpus, out=tmp_path, stop=pytest.fail)
@@ -158,6 +206,118 @@ def test_a_damaged_run_is_refused(corpus, tmp_path, name, keep):
         train(config(), corpus, out=tmp_path)
 
 
+def lacks_fields(state, tensors):
+    for name in ("width", "factors"):
+        del state["config"]["model"][name]
+
+
+def is_of_a_newer_version(state, tensors):
+    state["config"]["model"]["newer"] = 1
+
+
+def has_another_width(state, tensors):
+    state["config"]["model"]["width"] = 16
+
+
+def has_no_settings(state, tensors):
+    state["config"] = ["steps", 12]
+
+
+def lacks_a_weight(state, tensors):
+    del tensors["model.norm.weight"]
+
+
+def lacks_a_moment(state, tensors):
+    del tensors["exp_avg.norm.weight"]
+
+
+def has_a_moment_of_another_shape(state, tensors):
+    tensors["exp_avg.norm.weight"] = torch.zeros(1)
+
+
+def has_a_tensor_too_many(state, tensors):
+    tensors["model.norm.bias"] = torch.zeros(32)
+
+
+def has_lost_steps(state, tensors):
+    state["progress"]["step"] = 7
+
+
+DAMAGES = [lacks_a_weight, lacks_a_moment, has_a_moment_of_another_shape, has_a_tensor_too_many]
+DAMAGES += [lacks_fields, is_of_a_newer_version, has_another_width, has_no_settings]
+DAMAGES += [has_lost_steps]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_is_no_run_of_this_version_is_refused(corpus, tmp_path, damage):
+    train(config(), corpus, out=tmp_path)
+    state = json.loads((tmp_path / "state.json").read_text())
+    tensors = load_file(tmp_path / state["tensors"])
+    damage(state, tensors)
+    (tmp_path / "state.json").write_text(json.dumps(state))
+    save_file(tensors, tmp_path / state["tensors"])
+    with pytest.raises(ValueError, match="expected a whole run in"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match="expected (a whole run in|the configuration of the run)"):
+        train(config(), corpus, out=tmp_path)
+
+
+def test_a_damaged_tokenizer_is_told_with_its_run(corpus, tmp_path):
+    train(config(), corpus, out=tmp_path)
+    state = json.loads((tmp_path / "state.json").read_text())
+    (tmp_path / "state.json").write_text(json.dumps(state | {"tokenizer": '["characters", 5]'}))
+    with pytest.raises(ValueError, match="expected a whole run in"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_run_that_may_not_be_read_is_not_called_damaged(corpus, tmp_path, monkeypatch):
+    """As root may read everything, a refusal of the system's is put in its place."""
+
+    def refuse(path, *arguments, **options):
+        if path.suffix == ".safetensors":
+            raise PermissionError(13, "Permission denied", str(path))
+        return begin(path, *arguments, **options)
+
+    train(config(), corpus, out=tmp_path)
+    begin = Path.open
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(PermissionError, match=r"step-00000012.safetensors"):
+        load(tmp_path)
+    with pytest.raises(PermissionError, match=r"step-00000012.safetensors"):
+        train(config(), corpus, out=tmp_path)
+
+
+def test_who_may_read_the_state_may_read_the_tensors(corpus, tmp_path):
+    train(config(), corpus, out=tmp_path)
+    state, tensors = (tmp_path / name for name in ("state.json", "step-00000012.safetensors"))
+    assert tensors.stat().st_mode == state.stat().st_mode
+
+
+@contextmanager
+def full_disk(size):
+    """No file gets longer than so many bytes."""
+    resource = pytest.importorskip("resource")
+    usual = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, usual[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, usual)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(corpus, tmp_path):
+    plan = config(checkpoint_every=5)
+    asked = iter([False] * 5 + [True])
+    train(plan, corpus, out=tmp_path, stop=lambda: next(asked))
+    before = sorted(tmp_path.iterdir())
+    with full_disk(10_000), pytest.raises(OSError, match="File too large"):
+        train(plan, corpus, out=tmp_path)
+    assert sorted(tmp_path.iterdir()) == before
+    assert train(plan, corpus, out=tmp_path)[1].step == 12
+
+
+WHOLE = {".lock", "state.json", "step-00000002.safetensors"}  # a folder after two steps
+
 # A process that forks runs, so that torch is imported once. Each is killed before one of its
 # operations on files, twice: between two of them it makes no difference when a kill comes.
 KILLER = """
@@ -178,7 +338,7 @@ with tempfile.TemporaryDirectory() as folder:  # what is imported late is import
 
 def is_operation(function):
     own = function in (io.open, os.fsync, os.replace, os.unlink)
-    return own or function.__name__ in ("write", "serialize_file")
+    return own or function.__name__ == "write"
 
 
 def run(folder, moment=None):
@@ -223,11 +383,88 @@ def test_runs_killed_at_any_moment_give_the_losses_of_one_that_was_not(corpus, t
         assert progress["loss"] == seen.loss
         assert progress["gradient"] == seen.gradient
         assert progress["evaluations"] == [list(pair) for pair in seen.evaluations]
-        # A kill between the last state.json and its clean-up leaves the one step before: a run that
-        # is done saves no more. No others may stay.
-        names = sorted(path.name for path in folder.glob("*.safetensors"))
-        last = [f"step-{step:08d}.safetensors" for step in (1, 2)]
-        assert names in (last[1:], last)
+        assert {path.name for path in folder.iterdir()} == WHOLE
+
+
+# The system ends it where a file gets too long: in the middle of the tensors.
+CUT = """
+import resource, signal, sys
+import safetensors.torch
+from gomhc.lm import data
+from gomhc.lm.model import preset
+from gomhc.lm.train import TrainConfig, train
+
+signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
+resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+plan = TrainConfig(preset("nano", width=32, block=16, layers=1), steps=2, warmup=2)
+train(plan, data.stories(block=16, train=4000, windows=8), device="cpu", out=sys.argv[1])
+"""
+
+
+def test_a_run_killed_in_the_middle_of_a_file_leaves_no_draft_behind(corpus, tmp_path):
+    pytest.importorskip("resource")
+    cut = subprocess.run([sys.executable, "-c", CUT, str(tmp_path)], check=False)
+    assert cut.returncode == -signal.SIGXFSZ
+    assert len(list(tmp_path.glob(".*tmp*"))) == 1
+    train(config("residual", steps=2, warmup=2), corpus, out=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == WHOLE
+
+
+# Two runs in one folder
+
+
+def test_a_second_run_in_a_folder_is_refused_until_the_first_has_ended(corpus, tmp_path):
+    """The second is started at an evaluation of the first, which its refusal ends in turn."""
+    plan = config(checkpoint_every=3)
+    with pytest.raises(ValueError, match=f"no other run is writing to, got {tmp_path}"):
+        train(plan, corpus, out=tmp_path, watch=lambda *_: train(plan, corpus, out=tmp_path))
+    for _ in range(2):  # let go of by the error and by the end
+        _, seen = train(plan, corpus, out=tmp_path)
+    assert seen.step == 12
+
+
+@pytest.fixture
+def no_locks(monkeypatch):
+    """A file system without them."""
+
+    def refuse(*arguments):
+        raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fcntl.flock", refuse)
+        yield patch
+
+
+def test_two_runs_where_there_are_no_locks_leave_a_whole_one(corpus, tmp_path, no_locks):
+    """The second comes between the two files of the first one's checkpoint."""
+
+    def interrupted(value):
+        if isinstance(value, Progress) and value.step == 12 and not others:
+            others.append(train(plan, corpus, out=tmp_path, stop=iter([False, True]).__next__))
+        return written(value)
+
+    plan, others, written = config(), [], checkpoint.asdict
+    train(plan, corpus, out=tmp_path, stop=iter([False, False, True]).__next__)
+    no_locks.setattr(checkpoint, "asdict", interrupted)
+    model, _ = train(plan, corpus, out=tmp_path)
+    assert [seen.step for _, seen in others] == [3]
+    for weight, same in zip(model.parameters(), load(tmp_path).parameters(), strict=True):
+        assert torch.equal(weight, same)
+    assert {path.name for path in tmp_path.glob("step-*")} == {"step-00000012.safetensors"}
+
+
+def test_what_may_be_another_run_s_is_removed_under_the_lock_alone(corpus, tmp_path, no_locks):
+    names = (".step-00000003.safetensors.0a.tmp", ".state.json.0a.tmp", "step-00000003.safetensors")
+    strays = [tmp_path / name for name in names]
+    for stray in strays:
+        stray.touch()
+    train(config(), corpus, out=tmp_path)
+    train(config(), corpus, out=tmp_path)
+    assert all(stray.exists() for stray in strays)
+    no_locks.undo()
+    train(config(), corpus, out=tmp_path)
+    assert not any(stray.exists() for stray in strays)
 
 
 # Several processes
@@ -311,21 +548,10 @@ def test_the_command_takes_no_option_that_has_no_effect(arguments, message, caps
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_leaves_a_checkpoint_and_the_command_goes_on(
-    tmp_path, capsys, monkeypatch, number
-):
-    """The signal comes in the third step."""
-
-    def press(steps, tokens):
-        if len(steps) == 3:
-            signal.raise_signal(number)
-        return speed(steps, tokens)
-
-    speed = train_config._speed
+def test_a_signal_leaves_a_checkpoint_and_the_command_goes_on(tmp_path, capsys, number):
     command = ["--steps", "5", "--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run")]
     (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
-    with monkeypatch.context() as patch:
-        patch.setattr(train_config, "_speed", press)
+    with signalled(number):
         before = signal.getsignal(number)
         assert main(command) == 130
         assert signal.getsignal(number) is before
@@ -444,6 +670,30 @@ def test_a_run_is_sampled_from(tmp_path, capsys):
     assert "expected a run in" in capsys.readouterr().err
 
 
+def printed_in_ascii(command, arguments):
+    """Status of a command, and what it prints where standard output knows ASCII alone."""
+    file = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    with redirect_stdout(file):
+        try:
+            status = command(arguments)
+        except SystemExit as stop:
+            status = stop.code
+    file.flush()
+    return status, file.buffer.getvalue().decode("ascii")
+
+
+def test_what_cannot_be_printed_is_replaced(tmp_path):
+    text, run = tmp_path / "a.txt", str(tmp_path / "run")
+    text.write_text("é" * 2000, encoding="utf-8")
+    command = ["--steps", "1", "--data", str(text), "--out", run]
+    status, said = printed_in_ascii(main, command)
+    assert status == 0 and "python -m gomhc.lm.sample" in said
+    assert printed_in_ascii(sample.main, [run, "--count", "3"]) == (0, "????\n")
+    for each in (main, sample.main):
+        status, said = printed_in_ascii(each, ["--help"])
+        assert status == 0 and "auto, cpu, cuda" in said
+
+
 def test_a_run_gives_its_model_back(corpus, tmp_path):
     model, _ = train(config("kromhc"), corpus, out=tmp_path)
     again = load(tmp_path)
@@ -468,6 +718,8 @@ def test_an_evaluation_that_is_not_finite_ends_the_run(corpus, monkeypatch):
         train(config(steps=6, evaluate_every=2), corpus)
     assert failure.value.seen.evaluations == [(2, 1.0)]
     assert len(failure.value.seen.loss) == failure.value.seen.step == 4
+    again = pickle.loads(pickle.dumps(failure.value))
+    assert (str(again), again.seen) == (str(failure.value), failure.value.seen)
 
 
 def test_the_place_where_an_output_overflows(corpus):
@@ -559,6 +811,7 @@ def test_the_command(tmp_path, capsys):
         (["--mixer", "mhc", "--block-size-s", "2"], "the options iterations, eps, factors; got s"),
         (["--device", "abacus"], "expected a device auto, cpu or cuda, got 'abacus'"),
         (["--out", __file__], "expected a folder to write to"),
+        (["--out", "/proc"], "expected a folder to write to"),  # no file can be made there
         (["--final", "-3"], "expected final in"),
     ],
 )

@@ -2,6 +2,7 @@
 
 import inspect
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -543,3 +544,11 @@ def test_units_fit_their_functions(unit):
 def test_regions_are_plain_values():
     assert isinstance(karpelevich(3), Region)
     assert (karpelevich(3).name, karpelevich(3).d) == ("Karpelevič", 3)
+
+
+@pytest.mark.parametrize("make", [perfect_mirsky, karpelevich])
+def test_regions_go_to_other_processes(make):
+    region = make(5)
+    again = pickle.loads(pickle.dumps(region))
+    assert (again.name, again.d) == (region.name, region.d)
+    assert (again.boundary == region.boundary).all()

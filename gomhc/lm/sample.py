@@ -1,6 +1,8 @@
 """`python -m gomhc.lm.sample`: text of a run, as its last checkpoint has it."""
 
 import argparse
+import io
+import sys
 from pathlib import Path
 
 from gomhc.lm.train import chosen_device, load, load_tokenizer
@@ -22,6 +24,8 @@ def _parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Write from the command line; returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it may know fewer characters than the run
+        sys.stdout.reconfigure(errors="replace")
     parser = _parser()
     options = parser.parse_args(arguments)
     try:

@@ -4,7 +4,7 @@ import functools
 import json
 import re
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -25,10 +25,11 @@ class Tokenizer:
         kind: "characters" or "words" (which stand between spaces), each a token, "bpe", or
             "numbers": tokens that stand for themselves, written with spaces between.
         content: the tokens in the order of their numbers; of BPE the JSON of the package
-            tokenizers, and of numbers how many there are.
+            tokenizers, of which what cuts texts, fills them up or adds special tokens is not
+            applied; and of numbers how many there are.
 
     Raises:
-        TypeError: if the content of "numbers" is no integer.
+        TypeError: if the content of "numbers" is no integer, or that of another kind no strings.
         ValueError: if there is no such kind, a token comes twice, a word holds a space or nothing,
             or there is no number.
     """
@@ -43,14 +44,19 @@ class Tokenizer:
                 f"expected tokens as characters, words, bpe or numbers; got {self.kind!r}"
             )
         if self.kind in ("characters", "words"):
-            assert not isinstance(self.content, int)
-            object.__setattr__(self, "content", tuple(self.content))
+            content = self.content
+            tokens = tuple(content) if isinstance(content, Iterable) else (content,)
+            if not all(isinstance(token, str) for token in tokens):
+                raise TypeError(f"expected {self.kind} as strings, got {content!r}")
+            object.__setattr__(self, "content", tokens)
             if len(self._numbers) != self.size:
                 raise ValueError(f"expected {self.kind} that differ, got one twice")
         if self.kind == "words":
             for word in self._numbers:
                 if word.split() != [word]:
                     raise ValueError(f"expected words without spaces, got {word!r}")
+        if self.kind == "bpe" and not isinstance(self.content, str):
+            raise TypeError(f"expected bpe as a string of JSON, got {self.content!r}")
         if self.kind == "numbers":
             check_count("number of tokens", self.content, least=1)
 
@@ -68,7 +74,19 @@ class Tokenizer:
 
     @functools.cached_property
     def _bpe(self) -> Any:
-        return load("tokenizers", "lm", "BPE").Tokenizer.from_str(self.content)
+        package = load("tokenizers", "lm", "BPE")
+        try:
+            pieces = package.Tokenizer.from_str(self.content)
+        except Exception as error:  # it raises no other
+            raise ValueError(f"expected JSON of the package tokenizers, got {error}") from None
+        pieces.no_truncation()
+        pieces.no_padding()
+        if _numbers_of(pieces, "a\na") != _numbers_of(pieces, "a\n") + _numbers_of(pieces, "a"):
+            raise ValueError(
+                "expected BPE that encodes the parts of a text as it does the whole, got one that "
+                "puts something before each, as with add_prefix_space"
+            )
+        return pieces
 
     def encode(self, text: str) -> array:
         """Numbers of the tokens of a text.
@@ -80,12 +98,13 @@ class Tokenizer:
             An array of 64-bit integers.
 
         Raises:
-            ValueError: if a token is unknown.
+            ValueError: if a token is unknown, or the content is no BPE that can encode a text in
+                parts.
         """
         if self.kind == "bpe":
             numbers = array("q")
             for part in _parts(text):
-                numbers.extend(self._bpe.encode(part).ids)
+                numbers.extend(_numbers_of(self._bpe, part))
             return numbers
         tokens = text if self.kind == "characters" else text.split()
         try:
@@ -133,9 +152,14 @@ class Tokenizer:
         """
         try:
             kind, content = json.loads(state)
+            return cls(kind, content)
         except (TypeError, ValueError) as error:
             raise ValueError(f"expected the state of a tokenizer, got {error}") from None
-        return cls(kind, content)
+
+
+def _numbers_of(pieces: Any, text: str) -> list[int]:
+    """Of byte-level BPE, without the special tokens that a model may want around its text."""
+    return list(pieces.encode(text, add_special_tokens=False).ids)
 
 
 def _parts(text: str) -> Iterator[str]:

@@ -14,6 +14,7 @@ Note [Arc equation]
     monotonically to the one root. α does not appear: no sampling of the arc is needed.
 """
 
+import functools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -120,15 +121,15 @@ def perfect_mirsky(d: int) -> Region:
     Source: Perfect, Mirsky 1965; d = 4: Levick, Pereira, Kribs 2015; d = 5: Mashreghi, Rivard 2007.
     """
     d = check_count("d", d, least=1)
+    return Region("Perfect–Mirsky", d, functools.partial(_perfect_mirsky_radius, d))
 
-    def radius(angle: np.ndarray) -> np.ndarray:
-        longest = np.where((angle == 0) | (angle == np.pi), 1.0, 0.0)
-        for k in range(3, d + 1):
-            from_middle = np.mod(angle, 2 * np.pi / k) - np.pi / k
-            longest = np.maximum(longest, np.cos(np.pi / k) / np.cos(from_middle))
-        return longest
 
-    return Region("Perfect–Mirsky", d, radius)
+def _perfect_mirsky_radius(d: int, angle: np.ndarray) -> np.ndarray:
+    longest = np.where((angle == 0) | (angle == np.pi), 1.0, 0.0)
+    for k in range(3, d + 1):
+        from_middle = np.mod(angle, 2 * np.pi / k) - np.pi / k
+        longest = np.maximum(longest, np.cos(np.pi / k) / np.cos(from_middle))
+    return longest
 
 
 def karpelevich(d: int) -> Region:
@@ -147,32 +148,32 @@ def karpelevich(d: int) -> Region:
     Source: Karpelevič 1951, in the form of Ito 1997.
     """
     d = check_count("d", d, least=1)
+    return Region("Karpelevič", d, functools.partial(_karpelevich_radius, d))
+
+
+def _karpelevich_radius(d: int, angle: np.ndarray) -> np.ndarray:
     farey = np.array(_farey(d))
-
-    def radius(angle: np.ndarray) -> np.ndarray:
-        arc = np.searchsorted(farey[:, 0] / farey[:, 1], angle / (2 * np.pi), side="right")
-        arc = np.clip(arc, 1, len(farey) - 1)
-        ends = np.stack([farey[arc - 1], farey[arc]])
-        # The end with the smaller denominator first.
-        swap = ends[0, ..., 1] > ends[1, ..., 1]
-        ends = np.where(swap[None, ..., None], ends[::-1], ends)
-        (a, b), (a2, b2) = (np.moveaxis(end, -1, 0) for end in ends)
-        k = d // b
-        u = abs(b * angle - 2 * np.pi * a)
-        v = abs(b2 * angle - 2 * np.pi * a2) / k
-        right = np.sin(u + v)
-        rho = np.ones_like(angle)
-        for _ in range(60):
-            value = np.sin(v) * rho**b + np.sin(u) * rho ** (b2 / k) - right
-            slope = np.sin(v) * b * rho ** (b - 1) + np.sin(u) * b2 / k * rho ** (b2 / k - 1)
-            # At d = 2, and for d = 3 at −1, all three terms vanish at an end: the root there is 1.
-            step = np.divide(value, slope, out=np.zeros_like(rho), where=abs(value) > 1e-16)
-            rho = np.clip(rho - step, 0, 1)
-            if (abs(step) < 1e-15).all():
-                break
-        return rho
-
-    return Region("Karpelevič", d, radius)
+    arc = np.searchsorted(farey[:, 0] / farey[:, 1], angle / (2 * np.pi), side="right")
+    arc = np.clip(arc, 1, len(farey) - 1)
+    ends = np.stack([farey[arc - 1], farey[arc]])
+    # The end with the smaller denominator first.
+    swap = ends[0, ..., 1] > ends[1, ..., 1]
+    ends = np.where(swap[None, ..., None], ends[::-1], ends)
+    (a, b), (a2, b2) = (np.moveaxis(end, -1, 0) for end in ends)
+    k = d // b
+    u = abs(b * angle - 2 * np.pi * a)
+    v = abs(b2 * angle - 2 * np.pi * a2) / k
+    right = np.sin(u + v)
+    rho = np.ones_like(angle)
+    for _ in range(60):
+        value = np.sin(v) * rho**b + np.sin(u) * rho ** (b2 / k) - right
+        slope = np.sin(v) * b * rho ** (b - 1) + np.sin(u) * b2 / k * rho ** (b2 / k - 1)
+        # At d = 2, and for d = 3 at −1, all three terms vanish at an end: the root there is 1.
+        step = np.divide(value, slope, out=np.zeros_like(rho), where=abs(value) > 1e-16)
+        rho = np.clip(rho - step, 0, 1)
+        if (abs(step) < 1e-15).all():
+            break
+    return rho
 
 
 def _farey(d: int) -> list[tuple[int, int]]:

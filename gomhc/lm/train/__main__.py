@@ -1,6 +1,7 @@
 """`python -m gomhc.lm.train`: train a GPT from the command line."""
 
 import argparse
+import io
 import os
 import signal
 import sys
@@ -172,6 +173,8 @@ def _summary(mixer: str, parameters: int, seen: Progress, floor: float | None) -
 
 def main(arguments: list[str] | None = None) -> int:
     """Train from the command line; returns the exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper):  # it may know no θ
+        sys.stdout.reconfigure(errors="replace")
     parser = _parser()
     options = parser.parse_args(arguments)
     _refuse_what_has_no_effect(parser, options)

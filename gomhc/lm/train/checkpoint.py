@@ -5,10 +5,19 @@ Note [Resuming]
     learning rate, its dropout. So the weights, Adam's moments and the number of steps are the whole
     state. The tensors are written to a file of their own first and `state.json`, which names it,
     last, both by renaming; a run that is killed in between goes on from the older pair.
+
+Note [One run, one folder]
+    Two runs in one folder would overwrite each other, so a run locks its folder until it ends, and
+    the system unlocks it if it is killed. On Windows, and on file systems without locks, nothing
+    keeps a second run out: the later checkpoint counts. For that case a run removes the tensors
+    that its own replace and no others; what killed runs left is removed under the lock alone.
 """
 
 import json
 import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,7 +26,7 @@ import torch
 from torch import Tensor
 
 from gomhc.extras import load as load_package
-from gomhc.files import replacing
+from gomhc.files import holding, replacing
 from gomhc.lm.data import Corpus
 from gomhc.lm.model import GPT, GPTConfig
 from gomhc.lm.tokenizer import Tokenizer
@@ -26,6 +35,8 @@ from gomhc.lm.train.config import Progress, TrainConfig
 __all__ = ["load", "load_tokenizer"]
 
 STATE = "state.json"
+LOCK = ".lock"
+MOMENTS = ("step", "exp_avg", "exp_avg_sq")  # of a weight, in Adam's state
 
 
 def load(folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> GPT:
@@ -40,6 +51,7 @@ def load(folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> 
 
     Raises:
         FileNotFoundError: if there is no run in the folder.
+        OSError: if it cannot be read.
         ValueError: if it is damaged, or its tokens stand for something else.
         ImportError: if safetensors is not installed.
     """
@@ -50,12 +62,13 @@ def load(folder: str | os.PathLike[str], tokenizer: Tokenizer | None = None) -> 
             f"expected the tokenizer of the run in {folder}, got another: its text has changed, or "
             "is another; load_tokenizer gives the one of the run"
         )
-    sizes = dict(state["config"]["model"])
-    if sizes["factors"] is not None:
-        sizes["factors"] = tuple(sizes["factors"])
-    model = GPT(GPTConfig(**sizes))
-    weights = {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    model.load_state_dict(weights)
+    with _whole(folder):
+        sizes = dict(state["config"]["model"])
+        if sizes["factors"] is not None:
+            sizes["factors"] = tuple(sizes["factors"])
+        model = GPT(GPTConfig(**sizes))
+        _check(model, tensors)
+    _fill(model, tensors)
     return model
 
 
@@ -70,11 +83,14 @@ def load_tokenizer(folder: str | os.PathLike[str]) -> Tokenizer:
 
     Raises:
         FileNotFoundError: if there is no run in the folder.
+        OSError: if it cannot be read.
         ValueError: if it is damaged.
         ImportError: if safetensors is not installed.
     """
     folder = _of_a_run(folder)
-    return Tokenizer.from_state(_read(folder, "cpu")[0]["tokenizer"])
+    state, _, _ = _read(folder, "cpu")
+    with _whole(folder):
+        return Tokenizer.from_state(state["tokenizer"])
 
 
 def stored_state(folder: Path) -> Any:
@@ -90,6 +106,14 @@ def warmup_of(folder: Path) -> int | None:
         return None
 
 
+def _tensors_of(folder: Path) -> str | None:
+    """Name of the file of tensors that counts; None if there is no state that can be read."""
+    try:
+        return str(stored_state(folder)["tensors"])
+    except (OSError, ValueError, LookupError, TypeError):
+        return None
+
+
 def _of_a_run(folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     if not (folder / STATE).is_file():
@@ -97,13 +121,41 @@ def _of_a_run(folder: str | os.PathLike[str]) -> Path:
     return folder
 
 
-def prepare(folder: Path) -> None:
-    """Find out before the first step what would go wrong at the first checkpoint."""
+@contextmanager
+def reserved(folder: Path) -> Iterator[None]:
+    """A folder for one run (Note [One run, one folder]), in which the first checkpoint will work.
+
+    Args:
+        folder: made if it is not there; cleaned of what killed runs left.
+
+    Raises:
+        ImportError: if safetensors is not installed.
+        ValueError: if it cannot be written to, or another run does.
+    """
     load_package("safetensors.torch", "lm", "a checkpoint")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"expected a folder to write to, got {folder}: {error}") from error
+    with ExitStack() as stack:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            tempfile.TemporaryFile(dir=folder).close()
+            alone = stack.enter_context(holding(folder / LOCK))
+        except BlockingIOError as error:
+            raise ValueError(
+                f"expected a folder that no other run is writing to, got {folder}"
+            ) from error
+        except OSError as error:
+            raise ValueError(f"expected a folder to write to, got {folder}: {error}") from error
+        if alone:
+            _clean(folder)
+        yield
+
+
+def _clean(folder: Path) -> None:
+    for draft in (*folder.glob(".step-*.tmp"), *folder.glob(f".{STATE}.*.tmp")):
+        draft.unlink(missing_ok=True)
+    kept = _tensors_of(folder)
+    for tensors in folder.glob("step-*.safetensors"):
+        if kept not in (None, tensors.name):
+            tensors.unlink(missing_ok=True)
 
 
 def save(
@@ -114,7 +166,8 @@ def save(
     optimizer: torch.optim.AdamW,
     seen: Progress,
 ) -> None:
-    from safetensors.torch import save_file
+    """Write a checkpoint; raises OSError where it cannot be written, and leaves the one before."""
+    import safetensors.torch
 
     names: dict[Tensor, str] = {weight: name for name, weight in model.named_parameters()}
     tensors = {f"model.{name}": weight.detach().contiguous() for weight, name in names.items()}
@@ -123,16 +176,17 @@ def save(
             tensors[f"{key}.{names[weight]}"] = torch.as_tensor(value).contiguous()
     file = folder / f"step-{seen.step:08d}.safetensors"
     with replacing(file) as draft:
-        save_file(tensors, draft)
+        # Not by save_file, whose own drafts outlive a kill and are for nobody else to read. The
+        # price is one more copy of the tensors in memory.
+        draft.write_bytes(safetensors.torch.save(tensors))
     state = {"tensors": file.name, "config": asdict(config), "corpus": corpus.digest}
     state["tokenizer"] = corpus.tokenizer.state()
     content = json.dumps(state | {"progress": asdict(seen)}, indent=1)
+    before = _tensors_of(folder)
     with replacing(folder / STATE) as draft:
         draft.write_text(content, encoding="utf-8")
-    # What is older, and the drafts of runs that were killed while they wrote.
-    for old in (*folder.glob("step-*.safetensors"), *folder.glob(".*.tmp")):
-        if old != file:
-            old.unlink(missing_ok=True)
+    if before not in (None, file.name):
+        (folder / before).unlink(missing_ok=True)
 
 
 def resume(
@@ -146,9 +200,9 @@ def resume(
     state, seen, tensors = _read(folder, str(device))
     stored, asked = _flat(state["config"]), _flat(json.loads(json.dumps(asdict(config))))
     changed = [
-        f"{key} {stored.get(key)}, not {value}"
-        for key, value in asked.items()
-        if value != stored.get(key) and key not in ("checkpoint_every", "steps")
+        f"{key} {stored.get(key)}, not {asked.get(key)}"
+        for key in asked | stored
+        if asked.get(key) != stored.get(key) and key not in ("checkpoint_every", "steps")
     ]
     if config.steps < seen.step:
         changed.append(f"taken {seen.step} steps, not {config.steps}")
@@ -159,36 +213,67 @@ def resume(
             f"expected the configuration of the run in {folder}, which has {'; '.join(changed)}; "
             "give another folder for another run"
         )
+    with _whole(folder):
+        _check(model, tensors)
     seen.calls += seen.step < config.steps
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            weight.copy_(tensors[f"model.{name}"])
-            optimizer.state[weight] = {
-                key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else device)
-                for key in ("step", "exp_avg", "exp_avg_sq")
-            }
+    _fill(model, tensors)
+    for name, weight in model.named_parameters():
+        optimizer.state[weight] = {
+            key: tensors[f"{key}.{name}"].to("cpu" if key == "step" else device) for key in MOMENTS
+        }
     return seen
+
+
+@contextmanager
+def _whole(folder: Path) -> Iterator[None]:
+    """What a damaged run raises, as one error; a file that cannot be read stays what it is."""
+    damage = load_package("safetensors", "lm", "a checkpoint").SafetensorError
+    try:
+        yield
+    except (ValueError, LookupError, TypeError, AttributeError, damage) as error:
+        raise ValueError(
+            f"expected a whole run in {folder}, of this version of gomhc, got {error!r}; if it is "
+            "damaged, delete it to begin again"
+        ) from error
 
 
 def _read(folder: Path, device: str) -> tuple[dict[str, Any], Progress, dict[str, Tensor]]:
     """State, progress and tensors of a run."""
     files = load_package("safetensors.torch", "lm", "a checkpoint")
-    damage = load_package("safetensors", "lm", "a checkpoint").SafetensorError
-    try:
+    with _whole(folder):
         state = stored_state(folder)
-        tensors = files.load_file(folder / state["tensors"], device=device)
+        file = folder / state["tensors"]
+        with file.open("rb"):  # of a file that may not be read safetensors says that there is none
+            tensors = files.load_file(file, device=device)
         progress = dict(state["progress"])
         evaluations, watched = (
             [(step, value) for step, value in progress.pop(name)]
             for name in ("evaluations", "watched")
         )
         seen = Progress(**progress, evaluations=evaluations, watched=watched)
+        if seen.step != len(seen.loss):
+            raise ValueError(f"{len(seen.loss)} losses of {seen.step} steps")
         _flat(state["config"]), state["corpus"], state["tokenizer"]  # it must not lack any
-    except (ValueError, LookupError, TypeError, OSError, damage) as error:
-        raise ValueError(
-            f"expected a whole run in {folder}, got {error!r}; delete it to begin again"
-        ) from error
     return state, seen, tensors
+
+
+def _check(model: GPT, tensors: dict[str, Tensor]) -> None:
+    """Whether tensors are those of a model and its moments."""
+    expected = {
+        f"{key}.{name}": () if key == "step" else tuple(weight.shape)
+        for name, weight in model.named_parameters()
+        for key in ("model", *MOMENTS)
+    }
+    shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+    if shapes != expected:
+        wrong = [k for k in expected | shapes if expected.get(k) != shapes.get(k)]
+        raise ValueError(f"other tensors than those of its model: {', '.join(wrong)}")
+
+
+@torch.no_grad()
+def _fill(model: GPT, tensors: dict[str, Tensor]) -> None:
+    for name, weight in model.named_parameters():
+        weight.copy_(tensors[f"model.{name}"])
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

@@ -139,5 +139,6 @@ class Progress:
 
 def _speed(seconds: list[float], tokens: int) -> float:
     """Tokens a second: the median step, the first tenth (at least one) left out."""
-    steps = torch.tensor(seconds).diff()[len(seconds) // 10 :]
+    # In float32 the ends of short steps would fall together after a day.
+    steps = torch.tensor(seconds, dtype=torch.float64).diff()[len(seconds) // 10 :]
     return tokens / steps.median().item() if len(steps) else tokens / seconds[0]

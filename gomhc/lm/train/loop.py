@@ -4,7 +4,8 @@ Note [Several processes]
     Under torchrun every process takes its part of the same global batch and the gradients are
     averaged by Accelerate's DDP, so the losses are those of one process up to rounding (with
     dropout, which every process draws for itself, up to the draws). The folder of checkpoints must
-    be one that all processes see. A run ends for all of them as soon as `stop` says so in one.
+    be one that all processes see; only the main one locks it and writes. A run ends for all of them
+    as soon as `stop` says so in one.
 """
 
 import math
@@ -91,8 +92,9 @@ def train(
 
     Raises:
         ValueError: if the corpus does not fit the model, there is no such device, or a numbered one
-            for several processes, or the folder is not a folder or holds a damaged run, or one of
-            another configuration or corpus.
+            for several processes, or the folder cannot be written to, another run is writing to
+            it, or it holds a damaged run or one of another configuration or corpus.
+        OSError: if a checkpoint can be read or written no more.
         ImportError: if a folder is given and safetensors is not installed, or a bar is asked for
             and tqdm is not.
         NonFiniteError: if a loss or a gradient is infinite or NaN.
@@ -103,11 +105,26 @@ def train(
             f"expected a corpus with up to {model_config.vocabulary} tokens and windows of up to "
             f"{model_config.block}, got {corpus.vocabulary} and {corpus.block}"
         )
-    folder = None if out is None else Path(out)
-    if folder is not None:
-        checkpoint.prepare(folder)
     engine = _engine(chosen_device(device))
-    where = engine.device
+    folder = None if out is None else Path(out)
+    reserved: AbstractContextManager[None] = nullcontext()
+    if folder is not None and engine.is_main_process:
+        reserved = checkpoint.reserved(folder)
+    with reserved:
+        watch = watch if engine.is_main_process else None
+        return _train(config, corpus, engine, folder, progress, stop, watch)
+
+
+def _train(
+    config: TrainConfig,
+    corpus: Corpus,
+    engine: Any,
+    folder: Path | None,
+    progress: bool,
+    stop: Callable[[], bool],
+    watch: Callable[[int, GPT], Any] | None,
+) -> tuple[GPT, Progress]:
+    model_config, where = config.model, engine.device
     parts = config.accumulation * engine.num_processes
     if config.batch % parts:
         raise ValueError(
@@ -157,27 +174,40 @@ def train(
             seen.add(value, size, time.perf_counter() - begin, config.batch * corpus.block)
             done = seen.step == config.steps
             if done or seen.step % config.evaluate_every == 0:
-                held_out = evaluate(model, corpus, narrow)
-                if not math.isfinite(held_out):
-                    raise NonFiniteError(
-                        f"expected a finite evaluation loss after {seen.step} steps, "
-                        f"got {held_out}",
-                        seen,
-                    )
-                seen.evaluations.append((seen.step, held_out))
-                if watch is not None and engine.is_main_process:
-                    note = watch(seen.step, model)
-                    seen.watched += [(seen.step, note)] if note is not None else []
+                _look(model, corpus, narrow, seen, watch)
             if folder is not None and (done or seen.step % config.checkpoint_every == 0):
                 if engine.is_main_process:
                     checkpoint.save(folder, config, corpus, model, optimizer, seen)
                 engine.wait_for_everyone()
             bar.update()
             bar.set_postfix_str(f"loss {value:.3f}, {seen.tokens_per_second:,.0f} tokens/s")
+    # A run that was stopped after as many steps as it is asked for now has yet to be evaluated.
+    late = seen.step == config.steps and seen.step not in dict(seen.evaluations)
+    if late:
+        _look(model, corpus, narrow, seen, watch)
     stopped = 0 < seen.step < config.steps
-    if folder is not None and stopped and engine.is_main_process:
+    if folder is not None and (late or stopped) and engine.is_main_process:
         checkpoint.save(folder, config, corpus, model, optimizer, seen)
     return model, seen
+
+
+def _look(
+    model: GPT,
+    corpus: Corpus,
+    narrow: bool,
+    seen: Progress,
+    watch: Callable[[int, GPT], Any] | None,
+) -> None:
+    """Evaluate a model, have it watched, and note both."""
+    loss = evaluate(model, corpus, narrow)
+    if not math.isfinite(loss):
+        raise NonFiniteError(
+            f"expected a finite evaluation loss after {seen.step} steps, got {loss}", seen
+        )
+    seen.evaluations.append((seen.step, loss))
+    note = None if watch is None else watch(seen.step, model)
+    if note is not None:
+        seen.watched.append((seen.step, note))
 
 
 def _pieces(

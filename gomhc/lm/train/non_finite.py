@@ -25,6 +25,10 @@ class NonFiniteError(RuntimeError):
         super().__init__(message)
         self.seen = seen
 
+    def __reduce__(self) -> tuple[type, tuple[str, Progress]]:
+        """How it gets from one process to another."""
+        return type(self), (str(self), self.seen)
+
 
 def first_non_finite(model: GPT, pieces: Sequence[tuple[Tensor, Tensor]], narrow: bool) -> str:
     """Where it begins: a weight, the output of a module, mixing matrices, or a weight's gradient.
