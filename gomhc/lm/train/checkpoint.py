@@ -267,7 +267,7 @@ def _check(model: GPT, tensors: dict[str, Tensor]) -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
     if shapes != expected:
         wrong = [k for k in expected | shapes if expected.get(k) != shapes.get(k)]
-        raise ValueError(f"other tensors than those of its model: {', '.join(wrong)}")
+        raise ValueError(f"{len(wrong)} tensors that do not fit its model, such as {wrong[0]}")
 
 
 @torch.no_grad()
