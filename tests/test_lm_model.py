@@ -132,7 +132,12 @@ def test_draws_by_temperature_and_of_the_most_probable(corpus):
         model.tokens.weight.zero_()  # all logits are 0
     drawn = {model.generate(start, 1, top_k=1, seed=seed)[3] for seed in range(9)}
     assert len(drawn) == 1
-    for wrong in ({"temperature": -1.0}, {"temperature": math.nan}, {"top_k": 0}):
+    for wrong in (
+        {"temperature": -1.0},
+        {"temperature": math.nan},
+        {"top_k": 0},
+        {"vocabulary": 0},
+    ):
         with pytest.raises(ValueError, match=f"expected {next(iter(wrong))} >= "):
             model.generate(start, 1, **wrong)
 

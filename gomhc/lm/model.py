@@ -378,9 +378,9 @@ class GPT(nn.Module):
             The tokens given and those added.
 
         Raises:
-            TypeError: if a token, count or top_k is no integer.
-            ValueError: if no token is given or one is unknown, count < 0, temperature < 0 or
-                top_k < 1.
+            TypeError: if a token, count, top_k or vocabulary is no integer.
+            ValueError: if no token is given or one is unknown, count < 0, temperature < 0, or
+                top_k or vocabulary < 1.
         """
         if not len(tokens):
             raise ValueError("expected at least one token to go on from, got none")
@@ -391,6 +391,8 @@ class GPT(nn.Module):
         if not 0 <= temperature < math.inf:
             raise ValueError(f"expected temperature >= 0, got {temperature}")
         most = None if top_k is None else check_count("top_k", top_k, least=1)
+        if vocabulary is not None:
+            vocabulary = check_count("vocabulary", vocabulary, least=1)
         device = self.tokens.weight.device
         source = torch.Generator().manual_seed(seed)
         with evaluating(self):
