@@ -129,7 +129,7 @@ def summary(experiment: str) -> pd.DataFrame:
 
     Returns:
         A row an arm, in words: seeds, parameters, mean loss and its standard deviation over seeds,
-        and its differences from identity and residual.
+        and its differences from identity and residual in percent.
     """
     table = reported(experiment)
     against = {base: _differences(table, base) for base in ("identity", "residual")}
@@ -142,7 +142,7 @@ def summary(experiment: str) -> pd.DataFrame:
             "parameters": f"{first.metrics['parameters']:,}",
             "loss": f"{losses.mean():.4f} ± {losses.std():.4f}",
         } | {
-            f"against {base}": str(parts[arm]) if arm in parts else "–"
+            f"% against {base}": str(parts[arm]).replace("%", "") if arm in parts else "–"
             for base, parts in against.items()
         }
     return pd.DataFrame(rows).T
