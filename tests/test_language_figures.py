@@ -14,14 +14,19 @@ CURVES = {
 
 
 def test_a_panel_an_arm_with_a_line_a_seed():
-    fig = draw.losses(CURVES, {"residual": CURVES["residual"]}, xlabel="step", ylabel="loss")
+    runs = {arm: dict(enumerate(curves)) for arm, curves in CURVES.items()}
+    del runs["go-mhc s=2"][1]  # other arms may have more seeds
+    fig = draw.leads(runs, "residual", "identity")
     panels = [ax for ax in fig.axes if ax.lines]
-    assert [ax.get_title() for ax in panels] == list(CURVES)
-    for ax, (arm, curves) in zip(panels, CURVES.items(), strict=True):
-        mean, *seeds = ax.lines
-        assert list(mean.get_ydata()) == pytest.approx([3.1, 2.1])
-        assert [list(line.get_ydata()) for line in seeds] == [[y for _, y in c] for c in curves]
-        assert {line.get_color() for line in seeds} == {color(arm)}
+    assert [ax.get_title() for ax in panels] == ["identity", "go-mhc s=2"]
+    for ax, (shift, seeds) in zip(panels, ((0.001, 2), (0.4, 1)), strict=True):
+        zero, dashed, *lines = ax.lines
+        assert set(zero.get_ydata()) == {0}
+        assert list(dashed.get_ydata()) == pytest.approx([0, 0.001])
+        for line in lines:
+            assert list(line.get_ydata()) == pytest.approx([0, shift])
+            assert line.get_color() == color(ax.get_title())
+        assert len(lines) == seeds + (ax.get_title() != "identity")  # and their mean
 
 
 def test_curves_end_where_the_shortest_seed_does():

@@ -23,48 +23,59 @@ def _mean(curves: Sequence[Curve]) -> tuple[Any, Any]:
     return table[0, :, 0], table[:, :, 1].mean(0)
 
 
-def losses(
-    runs: Mapping[str, Sequence[Curve]],
-    references: Mapping[str, Sequence[Curve]],
+def leads(
+    runs: Mapping[str, Mapping[int, Curve]],
+    base: str,
+    dashed: str,
     *,
-    xlabel: str,
-    ylabel: str,
-    columns: int = 4,
+    columns: int = 5,
     limits: tuple[float, float] | None = None,
 ) -> Figure:
-    """Losses of trainings, a panel an arm, each before the means of the same other arms.
+    """Losses less those of a base arm with the same seed at the same step, a panel an arm.
 
     Args:
-        runs: arm -> one curve a seed.
-        references: arm -> curves, one or two; their means are drawn grey in every panel.
-        xlabel: of the horizontal axes.
-        ylabel: of the vertical axes.
+        runs: arm -> seed -> its curve over the steps; the base has every seed.
+        base: arm whose losses are taken off.
+        dashed: arm whose mean is drawn in every panel.
         columns: panels in a row.
         limits: of the vertical axes.
     """
-    rows = -(-len(runs) // columns)
+    apart = {
+        arm: [
+            [(x, y - off) for (x, y), (_, off) in zip(curve, runs[base][seed], strict=False)]
+            for seed, curve in seeds.items()
+        ]
+        for arm, seeds in runs.items()
+        if arm != base
+    }
+    rows = -(-len(apart) // columns)
     fig, axes = plt.subplots(
-        rows, columns, figsize=(2.3 * columns, 2.0 * rows), sharex=True, sharey=True, squeeze=False
+        rows, columns, figsize=(1.95 * columns, 2.1 * rows), sharex=True, sharey=True, squeeze=False
     )
-    for ax, (arm, curves) in zip(axes.flat, runs.items(), strict=False):
-        for (name, others), line in zip(references.items(), ("-", (0, (4, 2))), strict=False):
-            x, mean = _mean(others)
-            ax.plot(x, mean, color="#9a9a9a", linewidth=1.2, linestyle=line, label=name)
+    for ax, (arm, curves) in zip(axes.flat, apart.items(), strict=False):
+        ax.axhline(0, color="#444444", linewidth=1, label=base)
+        ax.plot(
+            *_mean(apart[dashed]),
+            color="#767676",
+            linewidth=1.2,
+            linestyle=(0, (4, 2)),
+            label=f"mean of {dashed}",
+        )
         for curve in curves:
-            ax.plot(*zip(*curve, strict=True), color=color(arm), linewidth=0.9, alpha=0.75)
+            ax.plot(*zip(*curve, strict=True), color=color(arm), linewidth=0.7, alpha=0.45)
+        if arm != dashed:
+            ax.plot(*_mean(curves), color=color(arm), linewidth=2)
         ax.set_title(arm, color=color(arm), size=10)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
+        ax.xaxis.set_major_locator(MaxNLocator(3))
         if limits:
             ax.set_ylim(*limits)
-    for ax in axes.flat[len(runs) :]:
+    for ax in axes.flat[len(apart) :]:
         ax.axis("off")
-    for ax in axes.flat[max(0, len(runs) - columns) : len(runs)]:
-        ax.set_xlabel(xlabel)
+    for ax in axes.flat[max(0, len(apart) - columns) : len(apart)]:
+        ax.set_xlabel("step")
         ax.tick_params(labelbottom=True)
-    for ax in axes[:, 0]:
-        ax.set_ylabel(ylabel)
-    handles, names = axes[0, 0].get_legend_handles_labels()
-    fig.legend(handles, [f"mean of {name}" for name in names], loc="outside upper right", ncols=2)
+    fig.supylabel(f"loss − loss of {base}, nats", size=10)
+    fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     plt.close(fig)
     return fig
 
@@ -130,10 +141,11 @@ def forest(
         rows: arms, from top to bottom; those that are in no panel are left out.
     """
     rows = [arm for arm in rows if any(arm in table for table in panels.values())]
+    names = max(1.4, 0.085 * max(map(len, rows), default=0))  # inches that they take
     fig, axes = plt.subplots(
         1,
         len(panels),
-        figsize=(2.9 * len(panels) + 1.4, 0.36 * len(rows) + 1.3),
+        figsize=(2.9 * len(panels) + names, 0.36 * len(rows) + 1.3),
         sharey=True,
         squeeze=False,
     )
