@@ -140,7 +140,7 @@ def summary(experiment: str) -> pd.DataFrame:
         rows[arm] = {
             "seeds": len(runs),
             "parameters": f"{first.metrics['parameters']:,}",
-            "loss": f"{losses.mean():.4f} ± {losses.std():.4f}",
+            "loss": f"{losses.mean():.3f} ± {losses.std():.3f}",
         } | {
             f"% against {base}": str(parts[arm]).replace("%", "") if arm in parts else "–"
             for base, parts in against.items()
