@@ -185,12 +185,8 @@ def rates_tried(experiment: str) -> pd.DataFrame:
         Arms by rates; not a number where there is no record, infinite where it diverged.
     """
     sizes = EXPERIMENTS[experiment]
-    tried = {
-        arm: {rate: _mean(experiment, arm, rate, (TUNING_SEED,)) for rate in sizes.rates}
-        for arm in sizes.arms
-    }
-    table = pd.DataFrame(tried).T.rename(columns="{:g}".format)
-    return table.dropna(how="all")
+    tried = dict.fromkeys(sizes.arms, sizes.rates)
+    return _means(experiment, tried, (TUNING_SEED,)).dropna(how="all")
 
 
 def retried(experiment: str) -> pd.DataFrame:
@@ -203,18 +199,21 @@ def retried(experiment: str) -> pd.DataFrame:
         Arms by rates; not a number where a record is missing or the rate was not among the two,
         infinite where a training diverged.
     """
-    close = RETRIED.get(experiment, {})
-    tried = {
-        arm: {rate: _mean(experiment, arm, rate, RETRIED_SEEDS) for rate in pair}
-        for arm, pair in close.items()
-    }
-    return pd.DataFrame(tried).T.rename(columns="{:g}".format)
+    return _means(experiment, RETRIED.get(experiment, {}), RETRIED_SEEDS)
 
 
-def _mean(experiment: str, arm: str, rate: float, seeds: Iterable[int]) -> float:
-    """Mean loss; not a number if a record is missing, infinite if a training diverged."""
-    names = [record_name(experiment, at(rate), arm, seed) for seed in seeds]
-    if not set(names) <= set(records.shipped_names()):
-        return math.nan
-    losses = [judged(records.shipped(name)) for name in names]
-    return fmean(math.inf if loss is None else loss for loss in losses)
+def _means(
+    experiment: str, tried: Mapping[str, Iterable[float]], seeds: Iterable[int]
+) -> pd.DataFrame:
+    """Mean losses, arms by rates; not a number if a record is missing, infinite if one diverged."""
+    shipped = set(records.shipped_names())
+
+    def mean(arm: str, rate: float) -> float:
+        names = [record_name(experiment, at(rate), arm, seed) for seed in seeds]
+        if not shipped.issuperset(names):
+            return math.nan
+        losses = [judged(records.shipped(name)) for name in names]
+        return fmean(math.inf if loss is None else loss for loss in losses)
+
+    table = {arm: {rate: mean(arm, rate) for rate in grid} for arm, grid in tried.items()}
+    return pd.DataFrame(table).T.rename(columns="{:g}".format)
