@@ -336,7 +336,8 @@ def bound(config: GPTConfig) -> float:
 def models(name: str, device: str, compiled: bool, rounds: int) -> dict[str, dict[str, float]]:
     """Training steps of a GPT by its arm: tokens a second, relative to residual, and the bound.
 
-    Bytes are those kept for the backward pass, on a GPU those at the peak of a step.
+    Bytes are those kept for the backward pass; on a GPU those at the peak of a step, weights and
+    derivatives among them.
     """
     calls: dict[str, Call] = {}
     kept: dict[str, int] = {}
@@ -345,6 +346,7 @@ def models(name: str, device: str, compiled: bool, rounds: int) -> dict[str, dic
     torch._dynamo.config.recompile_limit = 8 * len(ARMS)
     for arm, changes in ARMS.items():
         config = preset(name, **changes)
+        before = torch.cuda.memory_allocated() if device == "cuda" else 0  # other arms stay there
         model = GPT(config, SEED).to(device)
         called = torch.compile(model) if compiled else model
         tokens = torch.randint(config.vocabulary, (BATCHES[name], config.block + 1)).to(device)
@@ -356,7 +358,7 @@ def models(name: str, device: str, compiled: bool, rounds: int) -> dict[str, dic
             loss.backward()
 
         step()
-        calls[arm], kept[arm] = step, peak(step) if device == "cuda" else saved(step)
+        calls[arm], kept[arm] = step, peak(step) - before if device == "cuda" else saved(step)
         bounds[arm] = bound(config)
     spent = turns(calls, device, rounds)
     count = BATCHES[name] * preset(name).block

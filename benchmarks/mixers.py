@@ -100,7 +100,8 @@ def sinkhorns(d: int, device: str) -> dict[str, Callable[[Tensor], Tensor]]:
         if device == "cuda":
             calls["hyper-connections, Triton"] = squared(triton_sinkhorn.triton_sinkhorn)
     if find_spec("ot"):
-        calls["POT"] = functools.partial(pot, d=d, method="sinkhorn")
+        if device == "cpu":  # where POT makes its scaling vectors, wherever the costs are
+            calls["POT"] = functools.partial(pot, d=d, method="sinkhorn")
         calls["POT, log"] = functools.partial(pot, d=d, method="log_sinkhorn")
     return calls
 

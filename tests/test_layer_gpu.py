@@ -299,20 +299,6 @@ def test_they_compile_for_gpus_without_one(tmp_path):
 
 
 @pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
-@pytest.mark.parametrize("label", ["identity", "mhc", "go-mhc s=2"])
-def test_on_a_gpu_compiled_without_a_graph_break(label):
-    module = connection(label)
-    X, slope = draw(tokens=4096)
-    compiled = torch.compile(module, fullgraph=True)
-    expected = results(module, X, slope)
-    X.requires_grad_()
-    out = compiled(X)
-    gradients = torch.autograd.grad(out, [X, *module.parameters()], slope)
-    for name, value in zip(expected, (out, *gradients), strict=True):
-        torch.testing.assert_close(value, expected[name], rtol=1e-4, atol=1e-5)
-
-
-@pytest.mark.skipif(DEVICE == "cpu", reason="needs a GPU")
 def test_on_a_gpu_nothing_waits_for_it():
     """The host may go on while the GPU works: no number is asked back."""
     module = connection("go-mhc s=2")
