@@ -156,7 +156,8 @@ def trainings(folder):
         parameters = {"residual": 900, GO: 1050}.get(arm, 1000)
         floor = 1 if EXPERIMENTS[experiment].corpus["kind"] == "stories" else None
         metrics = trained(loss, parameters, floor)
-        save(folder, record_name(experiment, what, arm, seed), {}, metrics)
+        series = {"evaluations": [[1, loss, 1.0]]}
+        save(folder, record_name(experiment, what, arm, seed), {}, metrics, series)
 
     for experiment, sizes in EXPERIMENTS.items():
         for arm in sizes.arms:
@@ -785,8 +786,8 @@ def test_what_was_measured_is_not_typed_by_hand(entries, folder):
     factors = (1.5 + 0.01 * k for k in itertools.count())
     for path in sorted(folder.glob("*/*.json")):
         record = records.load(path)
-        change = other(record.metrics, factors)
-        records.save(msgspec.structs.replace(record, metrics=change), folder)
+        change = {part: other(getattr(record, part), factors) for part in ("metrics", "series")}
+        records.save(msgspec.structs.replace(record, **change), folder)
     after = by_id(ledger(folder))
     for claim in CLAIMS:
         assert after[claim.id].measured != before[claim.id].measured, claim.id

@@ -94,7 +94,11 @@ def losses(experiment, arm, seed):
         rate: record_name(experiment, at(rate), arm, seed) for rate in EXPERIMENTS[experiment].rates
     }
     shipped = set(records.shipped_names())
-    found = {rate: judged(records.shipped(name)) for rate, name in names.items() if name in shipped}
+    found = {
+        rate: judged(experiment, records.shipped(name))
+        for rate, name in names.items()
+        if name in shipped
+    }
     return {rate: math.inf if loss is None else loss for rate, loss in found.items()}
 
 
@@ -175,6 +179,19 @@ def test_a_pilot_read_from_records():
         pilot_power("stories", runs)
     with pytest.raises(ValueError, match="an experiment with a pilot, got bible"):
         pilot_power("bible", runs)
+
+
+def test_where_the_lowest_evaluation_counts_it_does():
+    runs = SimpleNamespace(
+        metrics={"loss": 1.7, "above": None},
+        series={"evaluations": [[1, 2.0, 1.0], [2, 1.5, 2.0], [3, 1.7, 3.0]]},
+    )
+    assert judged("letters-large", runs) == 1.5
+    assert judged("letters", runs) == 1.7
+    runs.metrics["above"] = 0.7
+    assert judged("letters-large", runs) == pytest.approx(0.5)
+    runs.metrics.update(loss=None, above=None)
+    assert judged("letters-large", runs) is None
 
 
 def test_an_estimate_counts_every_training_and_times_a_configuration_once():

@@ -26,7 +26,9 @@ LOSS = {"residual": 2.0, "identity": 2.02, GO: 2.01}
 
 def training(loss, rate=3e-3):
     metrics = {"loss": loss, "above": None, "diverged": None, "parameters": 7}
-    return SimpleNamespace(metrics=metrics, config={"training": {"learning_rate": rate}})
+    series = {"evaluations": [[1, 9.0, 1.0], [2, loss, 2.0]]}
+    config = {"training": {"learning_rate": rate}}
+    return SimpleNamespace(metrics=metrics, config=config, series=series)
 
 
 @pytest.fixture

@@ -79,12 +79,12 @@ def reported(experiment: str) -> dict[str, dict[int, Record]]:
     for arm in EXPERIMENTS[experiment].arms:
         every = [_runs(names_of(experiment, arm, rate)) for rate in rates(experiment, arm)]
         if whole := [runs for runs in every if runs]:
-            table[arm] = min(whole, key=lambda runs: sum(_losses(runs).values()))
+            table[arm] = min(whole, key=lambda runs: sum(_losses(experiment, runs).values()))
     return table
 
 
-def _losses(runs: Mapping[int, Record]) -> dict[int, float]:
-    values = {seed: judged(run) for seed, run in runs.items()}
+def _losses(experiment: str, runs: Mapping[int, Record]) -> dict[int, float]:
+    values = {seed: judged(experiment, run) for seed, run in runs.items()}
     return {seed: value for seed, value in values.items() if value is not None}
 
 
@@ -113,12 +113,12 @@ def differences(experiment: str, base: str) -> dict[str, Difference]:
     Raises:
         KeyError: if the base's trainings are not stored.
     """
-    return _differences(reported(experiment), base)
+    losses = {arm: _losses(experiment, runs) for arm, runs in reported(experiment).items()}
+    return _differences(losses, base)
 
 
-def _differences(table: Mapping[str, Mapping[int, Record]], base: str) -> dict[str, Difference]:
-    theirs = _losses(table[base])
-    return {arm: difference(_losses(runs), theirs) for arm, runs in table.items() if arm != base}
+def _differences(losses: Mapping[str, Mapping[int, float]], base: str) -> dict[str, Difference]:
+    return {arm: difference(ours, losses[base]) for arm, ours in losses.items() if arm != base}
 
 
 def summary(experiment: str) -> pd.DataFrame:
@@ -132,10 +132,11 @@ def summary(experiment: str) -> pd.DataFrame:
         and its differences from identity and residual in percent.
     """
     table = reported(experiment)
-    against = {base: _differences(table, base) for base in ("identity", "residual")}
+    every = {arm: _losses(experiment, runs) for arm, runs in table.items()}
+    against = {base: _differences(every, base) for base in ("identity", "residual")}
     rows = {}
     for arm, runs in table.items():
-        losses = pd.Series(_losses(runs))
+        losses = pd.Series(every[arm])
         first = next(iter(runs.values()))
         rows[arm] = {
             "seeds": len(runs),
@@ -162,7 +163,7 @@ def controls(experiment: str) -> dict[str, Difference]:
     for row in COMPARED:
         sides = [_control(experiment, plain, *side) for side in (row.ours, row.theirs)]
         if all(sides):
-            table[row.label] = difference(*(_losses(runs) for runs in sides))
+            table[row.label] = difference(*(_losses(experiment, runs) for runs in sides))
     return table
 
 
@@ -212,7 +213,7 @@ def _means(
         names = [record_name(experiment, at(rate), arm, seed) for seed in seeds]
         if not shipped.issuperset(names):
             return math.nan
-        losses = [judged(records.shipped(name)) for name in names]
+        losses = [judged(experiment, records.shipped(name)) for name in names]
         return fmean(math.inf if loss is None else loss for loss in losses)
 
     table = {arm: {rate: mean(arm, rate) for rate in grid} for arm, grid in tried.items()}

@@ -51,7 +51,10 @@ class _Arm:
             for rate in training_plan.rates(experiment, arm)
         }
         losses = {
-            rate: {k: _loss(training_plan.judged(records[name])) for k, name in names.items()}
+            rate: {
+                k: _loss(training_plan.judged(experiment, records[name]))
+                for k, name in names.items()
+            }
             for rate, names in named.items()
         }
         self.name = NAMES.get(arm, arm)
@@ -84,8 +87,10 @@ def _names(experiment: str, arms: Iterable[str], controls: Iterable[str] = ()) -
 
 def _unit(experiment: str) -> str:
     """What differences are shares of."""
-    known = EXPERIMENTS[experiment].corpus["kind"] == "stories"
-    return "loss above the floor" if known else "loss"
+    sizes = EXPERIMENTS[experiment]
+    if sizes.corpus["kind"] == "stories":
+        return "loss above the floor"
+    return "lowest loss of the evaluations" if sizes.lowest else "loss"
 
 
 def _values(apart: Difference) -> dict[str, Any]:
