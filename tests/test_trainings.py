@@ -3,6 +3,7 @@
 import math
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 from gomhc.companion import trainings
@@ -20,6 +21,7 @@ from gomhc.companion.studies.training_plan import (
     record_name,
     seeds,
 )
+from gomhc.lm.model import preset
 
 LOSS = {"residual": 2.0, "identity": 2.02, GO: 2.01}
 
@@ -104,6 +106,36 @@ def test_rates_that_were_tried(store):
     assert list(table.columns) == ["0.001", "0.003", "0.006", "0.012"]
     assert list(table.loc["residual"])[:3] == [2.5, 2.25, float("inf")]
     assert table.loc["residual"].isna().sum() == 1
+
+
+def test_tokens_to_a_level_above_the_floor(store, monkeypatch):
+    monkeypatch.setitem(REPORTED, "stories", dict.fromkeys(LOSS, 3e-3))
+    ends = {"residual": 0.0, "identity": 1.0, GO: 0.5}
+    for arm, end in ends.items():
+        for seed in seeds("stories", arm):
+            # Above the floor of 2: 3 after ten steps, 1 - seed / 1000 after twenty, then the end.
+            fall = [(10, 5.0), (20, 3.0 - seed / 1000), (30, 2.0 + end), (40, 2.5)]
+            run = training(2.5)
+            run.metrics["floor"] = 2.0
+            run.series = {"evaluations": [[step, loss, 1.0] for step, loss in fall]}
+            run.config |= {"model": {"preset": "nano"}}
+            run.config["training"]["batch"] = 4
+            store[record_name("stories", at(3e-3), arm, seed)] = run
+    table = trainings.reached("stories", (4.0, 2.0, 0.75, 0.25))
+    tokens = 4 * preset("nano").block
+    assert list(table.loc[GO, 4.0]) == [10 * tokens] * 3  # evaluated no earlier
+    firsts = [10 + 10 / (2 + seed / 1000) for seed in seeds("stories", GO)]
+    least, middle, most = min(firsts), sorted(firsts)[2], max(firsts)
+    assert list(table.loc[GO, 2.0]) == pytest.approx([tokens * x for x in (middle, least, most)])
+    assert table.loc["residual", (0.75, "least")] < table.loc[GO, (0.75, "least")] < 30 * tokens
+    assert table.loc["identity", (0.75, "least")] > 30 * tokens  # on the last stretch
+    assert list(table.loc[GO, 0.25]) == [float("inf")] * 3
+
+
+def test_the_least_and_the_most_of_some_seeds_hold_the_median_so_often():
+    draws = np.random.default_rng(0).exponential(size=(20_000, 5))
+    held = (draws.min(1) < math.log(2)) & (math.log(2) < draws.max(1))
+    assert held.mean() == pytest.approx(trainings.sureness(5), abs=0.005)
 
 
 def test_rates_of_the_tuning_seeds(store):

@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from statistics import fmean
-from typing import NamedTuple
+from statistics import fmean, median
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from gomhc.companion import records
 from gomhc.companion.paired import Difference, difference
 from gomhc.companion.records import Record
+from gomhc.companion.studies.language_models import gpt_config
 from gomhc.companion.studies.training_plan import (
     EXPERIMENTS,
     GO,
@@ -24,7 +26,17 @@ from gomhc.companion.studies.training_plan import (
     seeds,
 )
 
-__all__ = ["controls", "differences", "finished", "rates_tried", "reported", "retried", "summary"]
+__all__ = [
+    "controls",
+    "differences",
+    "finished",
+    "rates_tried",
+    "reached",
+    "reported",
+    "retried",
+    "sureness",
+    "summary",
+]
 
 
 class _Row(NamedTuple):
@@ -147,6 +159,57 @@ def summary(experiment: str) -> pd.DataFrame:
             for base, parts in against.items()
         }
     return pd.DataFrame(rows).T
+
+
+def reached(experiment: str, levels: Iterable[float]) -> pd.DataFrame:
+    """How many tokens every arm needs to come to a level above the floor.
+
+    Between two evaluations the loss is taken to fall evenly. A training that ends above a level
+    needs more than all of its tokens, infinitely many here.
+
+    Args:
+        experiment: out of `EXPERIMENTS`, whose floor is known.
+        levels: nats a token above the floor.
+
+    Returns:
+        Arms by (level, what): the "median" over the seeds, the "least" and the "most", in tokens;
+        the latter two hold the median of all seeds that there could be as often as `sureness` says.
+    """
+    table: dict[tuple[float, str], dict[str, float]] = {}
+    arms, levels = reported(experiment), tuple(levels)
+    for arm, runs in arms.items():
+        for level in levels:
+            tokens = sorted(_tokens_to(level, run) for run in runs.values())
+            table.setdefault((level, "median"), {})[arm] = median(tokens)
+            table.setdefault((level, "least"), {})[arm] = tokens[0]
+            table.setdefault((level, "most"), {})[arm] = tokens[-1]
+    return pd.DataFrame(table)
+
+
+def sureness(seeds: int) -> float:
+    """How often the least and the most of some seeds hold the median of all, whatever the law.
+
+    Args:
+        seeds: number of them.
+
+    Returns:
+        A probability: they miss it where all seeds fall on one side.
+    """
+    return 1 - 2.0 ** (1 - seeds)
+
+
+def _tokens_to(level: float, run: Record) -> float:
+    config: Any = run.config
+    evaluations: Any = run.series["evaluations"]
+    tokens = int(config["training"]["batch"]) * gpt_config(config["model"]).block
+    level += run.metrics["floor"]
+    before = 0, math.inf
+    for step, loss, _ in evaluations:
+        if loss <= level:
+            steps = np.interp(level, [loss, before[1]], [step, before[0]]) if before[0] else step
+            return tokens * float(steps)
+        before = step, loss
+    return math.inf
 
 
 def controls(experiment: str) -> dict[str, Difference]:

@@ -147,7 +147,9 @@ def speed(panels: Mapping[str, Mapping[tuple[str, str], Mapping[str, float]]]) -
                     markersize=6.5,
                 )
         ax.axvline(1, color="#444444", linewidth=1, linestyle=":")
-        ax.set(xscale="log", title=title, xlabel="time / copy time", ylim=(len(order) - 0.4, -0.6))
+        ax.set(xscale="log", title=title, ylim=(len(order) - 0.4, -0.6))
+        ax.set_xticks([1, 100], ["1", "100"])
         ax.set_yticks(range(len(order)), [" · ".join(key) for key in order], fontsize=8.5)
+    fig.supxlabel("time / copy time", size=10)
     plt.close(fig)
     return fig

@@ -10,8 +10,8 @@ Note [Plan]
     every rate of the grid is reported.
 
     nanoGPT's recipe for a GPU keeps the model of the lowest evaluation, as it goes through its
-    text 75 times: the loss rises from a third of the steps on. That we judge it so too was decided
-    after three trainings, one an arm, and before any comparison of several seeds.
+    text eighty times and the loss rises from a third of the steps on. That we judge it so too was
+    decided after three trainings, one an arm, and before any comparison of several seeds.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -450,7 +450,8 @@ def judged(experiment: str, record: Record) -> float | None:
     metrics = record.metrics
     value: float | None = metrics["loss"] if metrics["above"] is None else metrics["above"]
     if value is not None and EXPERIMENTS[experiment].lowest:
-        value -= metrics["loss"] - min(loss for _, loss, _ in record.series["evaluations"])
+        evaluations: Any = record.series["evaluations"]
+        value -= metrics["loss"] - min(loss for _, loss, _ in evaluations)
     return value
 
 
