@@ -16,7 +16,6 @@ from gomhc.companion.studies.training_plan import (
     EXPERIMENTS,
     GO,
     MAIN,
-    NEAR,
     REPORTED,
     RETRIED,
     RETRIED_SEEDS,
@@ -107,7 +106,8 @@ def test_the_rate_of_an_arm_is_the_one_that_the_records_choose(experiment, arm):
     found = losses(experiment, arm, TUNING_SEED)
     assert min(found) < REPORTED[experiment][arm] < max(found)  # so it is inside the grid
     first, second = sorted(found, key=lambda rate: found[rate])[:2]
-    close = {first, second} if found[second] < (1 + NEAR) * found[first] else set()
+    near = found[second] < (1 + EXPERIMENTS[experiment].near) * found[first]
+    close = {first, second} if near else set()
     assert set(RETRIED.get(experiment, {}).get(arm, ())) == close
     if not close:
         assert REPORTED[experiment][arm] == first
