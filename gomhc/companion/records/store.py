@@ -2,6 +2,7 @@
 
 import json
 import os
+from difflib import get_close_matches
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -82,7 +83,9 @@ def shipped(name: str) -> Record:
     """
     names = shipped_names()
     if name not in names:
-        raise RecordError(f"expected one of {', '.join(names) or '(none shipped)'}; got {name!r}")
+        near = get_close_matches(name, names, n=5, cutoff=0.0)
+        some = f"such as {', '.join(near)}" if near else "of which there is none"
+        raise RecordError(f"expected a record of the package, {some}; got {name!r}")
     file = resources.files("gomhc.companion").joinpath(FOLDER, f"{name}.json")
     record = parse(file.read_bytes(), str(file))
     if record.name != name:
