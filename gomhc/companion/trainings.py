@@ -17,13 +17,13 @@ from gomhc.companion.studies.training_plan import (
     GO,
     RETRIED,
     RETRIED_SEEDS,
-    TUNING_SEED,
     at,
     judged,
     names_of,
     rates,
     record_name,
     seeds,
+    tuning_seeds,
 )
 
 __all__ = [
@@ -240,7 +240,7 @@ def _control(
 
 
 def rates_tried(experiment: str) -> pd.DataFrame:
-    """Losses of the trainings that chose the learning rates.
+    """Losses of the trainings that chose the learning rates, means where several seeds did.
 
     Args:
         experiment: out of `EXPERIMENTS`.
@@ -250,7 +250,7 @@ def rates_tried(experiment: str) -> pd.DataFrame:
     """
     sizes = EXPERIMENTS[experiment]
     tried = dict.fromkeys(sizes.arms, sizes.rates)
-    return _means(experiment, tried, (TUNING_SEED,)).dropna(how="all")
+    return _means(experiment, tried, tuning_seeds(experiment)).dropna(how="all")
 
 
 def retried(experiment: str) -> pd.DataFrame:
