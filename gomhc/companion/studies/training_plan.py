@@ -150,7 +150,7 @@ EXPERIMENTS: dict[str, Experiment] = {
             "vocabulary": 512,
             "windows": 256,
         },
-        (3e-3, 6e-3, 1.2e-2),
+        (1.5e-3, 3e-3, 6e-3),
         400,
     ),
     # nanoGPT's recipe for a GPU; its evaluation loss is given as 1.4697.
