@@ -136,6 +136,9 @@ def test_the_least_and_the_most_of_some_seeds_hold_the_median_so_often():
     draws = np.random.default_rng(0).exponential(size=(20_000, 5))
     held = (draws.min(1) < math.log(2)) & (math.log(2) < draws.max(1))
     assert held.mean() == pytest.approx(trainings.sureness(5), abs=0.005)
+    ties = np.random.default_rng(1).integers(0, 3, size=(20_000, 5))  # of median 1
+    held = (ties.min(1) <= 1) & (ties.max(1) >= 1)
+    assert trainings.sureness(5) < held.mean() < 1
 
 
 def test_rates_of_the_tuning_seeds(store):

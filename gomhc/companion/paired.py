@@ -1,6 +1,7 @@
 """Comparisons seed by seed: the interval of a mean difference, and how many seeds it needs."""
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import Literal, NamedTuple
@@ -113,7 +114,7 @@ class Power(NamedTuple):
     seeds_at_most: int
 
 
-def power(pairs: Iterable[float], wanted: float, most: int = 1000) -> Power:
+def power(pairs: Iterable[float], wanted: float, most: int = 10**7) -> Power:
     """How many seeds make a 95 % interval of a mean difference narrow enough.
 
     Args:
@@ -138,7 +139,8 @@ def power(pairs: Iterable[float], wanted: float, most: int = 1000) -> Power:
     upper = deviation * math.sqrt(free / stats.chi2.ppf(0.1, free))
 
     def needed(deviation: float) -> int:
-        return next((n for n in range(2, most) if _half_width(deviation, n) <= wanted), most)
+        counts = range(2, most)
+        return 2 + bisect_left(counts, True, key=lambda n: _half_width(deviation, n) <= wanted)
 
     return Power(
         tuple(seen), deviation, _half_width(deviation, len(seen)), needed(deviation), needed(upper)

@@ -164,8 +164,9 @@ def summary(experiment: str) -> pd.DataFrame:
 def reached(experiment: str, levels: Iterable[float]) -> pd.DataFrame:
     """How many tokens every arm needs to come to a level above the floor.
 
-    Between two evaluations the loss is taken to fall evenly. A training that ends above a level
-    needs more than all of its tokens, infinitely many here.
+    The first time counts. Between two evaluations the loss is taken to fall evenly; a level that is
+    reached before the first one has that one's tokens. A training that never comes to a level needs
+    more than all of its tokens, infinitely many here.
 
     Args:
         experiment: out of `EXPERIMENTS`, whose floor is known.
@@ -173,7 +174,8 @@ def reached(experiment: str, levels: Iterable[float]) -> pd.DataFrame:
 
     Returns:
         Arms by (level, what): the "median" over the seeds, the "least" and the "most", in tokens;
-        the latter two hold the median of all seeds that there could be as often as `sureness` says.
+        the latter two hold the median of all seeds that there could be at least as often as
+        `sureness` says, each entry by itself.
     """
     table: dict[tuple[float, str], dict[str, float]] = {}
     arms, levels = reported(experiment), tuple(levels)
@@ -193,7 +195,8 @@ def sureness(seeds: int) -> float:
         seeds: number of them.
 
     Returns:
-        A probability: they miss it where all seeds fall on one side.
+        The probability for a continuous law, where they miss it if all seeds fall on one side; at
+        least that where values can be equal.
     """
     return 1 - 2.0 ** (1 - seeds)
 
@@ -267,13 +270,13 @@ def retried(experiment: str) -> pd.DataFrame:
 
 
 def _means(
-    experiment: str, tried: Mapping[str, Iterable[float]], seeds: Iterable[int]
+    experiment: str, tried: Mapping[str, Iterable[float]], among: Iterable[int]
 ) -> pd.DataFrame:
     """Mean losses, arms by rates; not a number if a record is missing, infinite if one diverged."""
     shipped = set(records.shipped_names())
 
     def mean(arm: str, rate: float) -> float:
-        names = [record_name(experiment, at(rate), arm, seed) for seed in seeds]
+        names = [record_name(experiment, at(rate), arm, seed) for seed in among]
         if not shipped.issuperset(names):
             return math.nan
         losses = [judged(experiment, records.shipped(name)) for name in names]
