@@ -28,6 +28,13 @@ def shaken(module, generator):
     return module
 
 
+def alone(connection, generator):
+    """A layer outside of a model, whose weights transformers leaves as memory happens to be."""
+    for weight in connection.parameters():
+        nn.init.zeros_(weight)
+    return shaken(connection, generator)
+
+
 def worst(ours, theirs):
     return max((a - b).abs().max().item() for a, b in zip(ours, theirs, strict=True))
 
@@ -82,10 +89,7 @@ def connections(model):
 @pytest.mark.parametrize("eps", [0.0, 1e-6, 1e-2])
 def test_our_layer_is_that_of_deepseek(deepseek, generator, eps):
     config = deepseek.DeepseekV4Config(hidden_size=C, hc_mult=D, hc_eps=eps, rms_norm_eps=10 * eps)
-    theirs = deepseek.DeepseekV4HyperConnection(config)
-    for weight in theirs.parameters():
-        nn.init.zeros_(weight)
-    shaken(theirs, generator)
+    theirs = alone(deepseek.DeepseekV4HyperConnection(config), generator)
     branch, mixer = nn.Linear(C, C), make_mixer("mhc", D, eps=eps)
     # Without `replace_mixers`: rows of pre, post and comb, where comb is the transpose of H_res.
     epsilons = {"norm_eps": 10 * eps, "read_eps": eps}
@@ -132,7 +136,7 @@ def test_that_needs_the_epsilons(deepseek, generator):
 def test_streams_of_other_dtypes(deepseek, generator, dtype):
     """They compute in float32 whatever the dtypes of weights and streams, and so do we."""
     config = deepseek.DeepseekV4Config(hidden_size=C, hc_mult=D)
-    theirs = shaken(deepseek.DeepseekV4HyperConnection(config).to(torch.float32), generator)
+    theirs = alone(deepseek.DeepseekV4HyperConnection(config), generator)
     ours = replace_mixers(copy.deepcopy(theirs), "mhc")
     X = streams(generator).to(dtype)
     for kind in (torch.float32, dtype):  # of the weights
