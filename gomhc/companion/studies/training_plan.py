@@ -15,8 +15,7 @@ Note [Plan]
     chosen by seed 100, the second would have tried two rates with three seeds. It was made when the
     pilot and three trainings at other rates were there, and no seed from 105 on.
 
-    Where a profile is made in one go, on a GPU,
-    every rate of the grid is reported.
+    Where a profile is made in one go, on a GPU, every rate of the grid is reported.
 
     nanoGPT's recipe for a GPU keeps the model of the lowest evaluation, as it goes through its
     text eighty times and the loss rises from a third of the steps on. That we judge it so too was
