@@ -757,6 +757,17 @@ def test_seeds_that_scatter_decide_nothing_and_say_how_wide_they_are(folder):
     assert "not decided at the sizes tried" in answer("worth", folder)
 
 
+def test_the_answer_follows_the_texts_that_decide_it(folder):
+    noise = (0.95, 1.05)
+    everywhere(folder, "letters", {GO: lambda seed: loss_of("identity", seed)})
+    everywhere(folder, "bible", {GO: lambda seed: noise[seed % 2] * loss_of("identity", seed)})
+    words = answer("language-model", folder)
+    assert words.startswith("No, not where the seeds decide it: ")
+    assert "On the King James Bible the seeds scatter too much to tell." in words
+    everywhere(folder, "letters", {GO: lambda seed: 0.9 * loss_of("identity", seed)})
+    assert answer("language-model", folder).startswith("Yes, where the seeds decide it: ")
+
+
 def test_without_a_margin_for_it_an_arm_that_is_a_little_worse_matches(folder):
     everywhere(folder, "tinystories", {GO: lambda seed: 1.005 * loss_of("residual", seed)})
     everywhere(folder, "tinystories", {"identity": lambda seed: loss_of("residual", seed)})

@@ -43,16 +43,28 @@ def test_names_at_the_ends_do_not_overlap():
 
 
 def test_an_interval_is_drawn_in_its_row():
-    apart = {arm: Difference(0.01 * k, -0.02, 0.03 * k, [0.01, 0.02]) for k, arm in enumerate("ab")}
-    panels = {"against a": {"b": apart["b"]}, "against b": {"a": apart["a"]}}
-    fig = draw.forest(panels, {"against a": 0.01, "against b": 0.02}, ["b", "a", "c"])
-    left, right = fig.axes
+    apart = {
+        arm: Difference(0.01 * k, -0.02, 0.03 * k, [0.01, 0.02]) for k, arm in enumerate("abc")
+    }
+    texts = {
+        "long": {"against a": {"b": apart["b"]}, "against b": {"a": apart["a"]}},
+        "short": {"against a": {"c": apart["c"]}, "against b": {}},
+    }
+    fig = draw.forest(texts, {"long": 0.01, "short": 0.02}, ["c", "b", "d", "a"])
+    left, right, below, empty = fig.axes
+    assert [ax.get_title() for ax in (right, below)] == ["long, against b", "short, against a"]
     assert [label.get_text() for label in left.get_yticklabels()] == ["b", "a"]
-    for ax, row, arm in ((left, 0, "b"), (right, 1, "a")):
+    assert [label.get_text() for label in below.get_yticklabels()] == ["c"]
+    for ax, row, arm in ((left, 0, "b"), (right, 1, "a"), (below, 0, "c")):
         _, pairs, interval, mean = ax.lines
         assert list(interval.get_xdata()) == [apart[arm].low, apart[arm].high]
         assert (mean.get_xdata()[0], mean.get_ydata()[0]) == (apart[arm].mean, row)
         assert list(pairs.get_xdata()) == apart[arm].pairs
+    assert len(empty.lines) == 1
+    for ax, margin in ((right, 0.01), (below, 0.02)):
+        (band,) = ax.patches
+        assert (band.get_x(), band.get_width()) == pytest.approx((-margin, 2 * margin))
+    assert left.get_xlim() == right.get_xlim() != below.get_xlim()  # a text has a scale of its own
 
 
 def test_streams_over_a_training_have_a_line_a_connection():

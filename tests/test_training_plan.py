@@ -23,7 +23,6 @@ from gomhc.companion.studies.training_plan import (
     TUNING_SEED,
     at,
     judged,
-    pilot_power,
     rates,
     record_name,
     seeds,
@@ -157,32 +156,6 @@ def test_a_rate_that_is_not_chosen_yet(monkeypatch):
     assert record_name("letters", "wide", "residual", 4) in names
     ours = [name for name in names if name.startswith("lm/letters-go-mhc-s2")]
     assert ours and not any(name.endswith("-seed0") for name in ours)
-
-
-def training(loss, floor=None):
-    above = loss and (None if floor is None else loss - floor)
-    return SimpleNamespace(metrics={"loss": loss, "above": above})
-
-
-def test_a_pilot_read_from_records():
-    above = {GO: [1.1, 1.3, 1.2, 1.15, 1.25], "identity": [1.0, 1.1, 1.0, 0.9, 1.0]}
-    runs = {
-        record_name("stories", "lr0.003", arm, 100 + k): training(value + 2, 2)
-        for arm, values in above.items()
-        for k, value in enumerate(values)
-    }
-    assert pilot_power("stories", runs).pairs == pytest.approx((0.1, 0.2, 0.2, 0.25, 0.25))
-    for run in runs.values():
-        run.metrics["above"] = None
-    assert pilot_power("stories", runs).pairs[1] == pytest.approx(0.2 / 3)
-    name, _ = runs.popitem()
-    with pytest.raises(KeyError, match=name):
-        pilot_power("stories", runs)
-    runs[name] = training(None)
-    with pytest.raises(ValueError, match="a pilot that did not diverge, got one of identity"):
-        pilot_power("stories", runs)
-    with pytest.raises(ValueError, match="an experiment with a pilot, got bible"):
-        pilot_power("bible", runs)
 
 
 def test_where_the_lowest_evaluation_counts_it_does():

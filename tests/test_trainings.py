@@ -47,6 +47,34 @@ def store(monkeypatch):
     return kept
 
 
+def test_a_pilot_and_its_power(store):
+    above = {
+        "residual": [1.0] * 5,
+        "identity": [1.0, 1.1, 1.0, 0.9, 1.0],
+        GO: [1.1, 1.3, 1.2, 1.15, 1.25],
+    }
+    runs = {arm: [training(value + 2) for value in values] for arm, values in above.items()}
+    for arm, values in above.items():
+        for k, (run, value) in enumerate(zip(runs[arm], values, strict=True)):
+            run.metrics["above"] = value
+            store[record_name("stories", at(3e-3), arm, 100 + k)] = run
+    table = trainings.pilot("stories")
+    assert list(table.index) == list(above)
+    assert list(table.loc[GO]) == above[GO]
+    pairs = [0.1, 0.2, 0.2, 0.25, 0.25]
+    assert trainings.pilot_power("stories").pairs == pytest.approx(pairs)
+    assert trainings.pilot_power("stories", (GO, "residual")).pairs[1] == pytest.approx(0.3)
+    for run in runs["identity"] + runs[GO]:
+        run.metrics["above"] = None  # where no floor is known: shares of the loss
+    assert trainings.pilot_power("stories").pairs[1] == pytest.approx(0.2 / 3)
+    runs["identity"][3].metrics["loss"] = None
+    assert trainings.pilot("stories").loc["identity"].isna().sum() == 1
+    with pytest.raises(ValueError, match="a pilot that did not diverge, got one of identity"):
+        trainings.pilot_power("stories")
+    with pytest.raises(ValueError, match="an experiment with a pilot, got bible"):
+        trainings.pilot("bible")
+
+
 def test_arms_are_compared_seed_by_seed(store):
     table = trainings.differences("letters", "residual")
     assert table.keys() == {"identity", GO}

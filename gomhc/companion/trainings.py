@@ -9,17 +9,19 @@ import numpy as np
 import pandas as pd
 
 from gomhc.companion import records
-from gomhc.companion.paired import Difference, difference
+from gomhc.companion.paired import Difference, Power, difference, power
 from gomhc.companion.records import Record
 from gomhc.companion.studies.language_models import gpt_config
 from gomhc.companion.studies.training_plan import (
     EXPERIMENTS,
     GO,
+    MAIN,
     RETRIED,
     RETRIED_SEEDS,
     at,
     judged,
     names_of,
+    pilot_names,
     rates,
     record_name,
     seeds,
@@ -30,6 +32,8 @@ __all__ = [
     "controls",
     "differences",
     "finished",
+    "pilot",
+    "pilot_power",
     "rates_tried",
     "reached",
     "reported",
@@ -75,6 +79,50 @@ def _runs(names: Mapping[int, str]) -> dict[int, Record]:
         return {}
     runs = {seed: records.shipped(name) for seed, name in names.items()}
     return {} if any(run.metrics["diverged"] for run in runs.values()) else runs
+
+
+def pilot(experiment: str) -> pd.DataFrame:
+    """The losses of an experiment's pilot, above the floor where it is known.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+
+    Returns:
+        Arms of `MAIN` by seeds; not a number where a training diverged.
+
+    Raises:
+        ValueError: if the experiment has no pilot.
+    """
+    if not EXPERIMENTS[experiment].pilot:
+        raise ValueError(f"expected an experiment with a pilot, got {experiment}")
+    losses = {
+        arm: {
+            f"seed {k}": judged(experiment, records.shipped(name))
+            for k, name in pilot_names(experiment, arm).items()
+        }
+        for arm in MAIN
+    }
+    return pd.DataFrame(losses, dtype=float).T
+
+
+def pilot_power(experiment: str, arms: tuple[str, str] = (GO, "identity")) -> Power:
+    """The power of a pilot's comparison.
+
+    Args:
+        experiment: out of `EXPERIMENTS`.
+        arms: the two compared, out of `MAIN`.
+
+    Returns:
+        Power, for the half-width that the experiment wants.
+
+    Raises:
+        ValueError: if the experiment has no pilot, or one of these trainings diverged.
+    """
+    table = pilot(experiment).loc[list(arms)]
+    if lost := table.index[table.isna().any(axis=1)].tolist():
+        raise ValueError(f"expected a pilot that did not diverge, got one of {lost[0]} that did")
+    ours, theirs = table.to_numpy()
+    return power(((ours - theirs) / theirs.mean()).tolist(), EXPERIMENTS[experiment].wanted)
 
 
 def reported(experiment: str) -> dict[str, dict[int, Record]]:

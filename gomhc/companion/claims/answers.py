@@ -144,20 +144,24 @@ def language_model(said: Said) -> str:
         return "No text has been trained on with the arms and seeds that this takes yet."
     mixing = {pair[0].verdict for pair in tested.values()}
     sizes = "sizes" if len(tested) > 1 else "size"
-    if mixing == {HOLDS}:
-        lead = f"Yes, at the {sizes} tried: mixing the streams lowers the loss."
-    elif mixing == {FAILS}:
-        lead = f"No, not at the {sizes} tried: mixing the streams gains next to nothing."
-    elif mixing == {UNDECIDED}:
-        lead = f"That is not decided at the {sizes} tried."
-    else:
+    decided = mixing - {UNDECIDED}
+    where = f"at the {sizes} tried" if decided == mixing else "where the seeds decide it"
+    if decided == {HOLDS}:
+        lead = f"Yes, {where}: mixing the streams lowers the loss."
+    elif decided == {FAILS}:
+        lead = f"No, not {where}: mixing the streams gains next to nothing."
+    elif decided:
         lead = "That depends on the text."
+    else:
+        lead = f"That is not decided at the {sizes} tried."
     why = _why(next(iter(tested.values()))[0])
     return " ".join([lead, *(_trained(name, *pair) for name, pair in tested.items()), why])
 
 
 def _trained(name: str, mixing: Verdict, streams: Verdict) -> str:
     """What came of one text, in a sentence."""
+    if mixing.verdict == streams.verdict == UNDECIDED:
+        return f"On {name} the seeds scatter too much to tell."
     parts = [
         _apart(entry.values["difference"], other) if entry.values else entry.measured
         for entry, other in ((mixing, "streams never mixed"), (streams, "one stream"))

@@ -1,13 +1,14 @@
 """Chapter 7: losses of language models, their differences, and what their streams do."""
 
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator, PercentFormatter
+from matplotlib.ticker import MaxNLocator
 
 from gomhc.companion.figures.style import color
 from gomhc.companion.paired import Difference
@@ -128,44 +129,57 @@ def _label(ax: Axes, last: Mapping[str, tuple[float, float]]) -> None:
         )
 
 
+def _percent(share: float, _: int) -> str:
+    return f"{100 * share:.3g}%".replace("-", "\N{MINUS SIGN}")
+
+
 def forest(
-    panels: Mapping[str, Mapping[str, Difference]],
+    texts: Mapping[str, Mapping[str, Mapping[str, Difference]]],
     margins: Mapping[str, float],
     rows: Sequence[str],
 ) -> Figure:
     """Mean differences with their 95 % intervals, a row an arm; every pair is a small dot.
 
     Args:
-        panels: title -> arm -> its difference from what the title names.
-        margins: title -> a share; gains and losses below it lie in the grey band.
-        rows: arms, from top to bottom; those that are in no panel are left out.
+        texts: text -> what its arms are compared with -> arm -> its difference from that. Every
+            text has a row of panels with one scale, and compares with the same as the others.
+        margins: text -> a share; gains and losses below it lie in the grey band.
+        rows: arms, from top to bottom; those that a text does not have are left out of its row.
     """
-    rows = [arm for arm in rows if any(arm in table for table in panels.values())]
-    names = max(1.4, 0.085 * max(map(len, rows), default=0))  # inches that they take
+    arms = {
+        text: [arm for arm in rows if any(arm in table for table in panels.values())]
+        for text, panels in texts.items()
+    }
+    heights = [0.36 * len(each) + 0.75 for each in arms.values()]
+    columns = max(map(len, texts.values()), default=1)
+    names = max(1.4, 0.085 * max(map(len, chain(*arms.values())), default=0))  # inches they take
     fig, axes = plt.subplots(
-        1,
-        len(panels),
-        figsize=(2.9 * len(panels) + names, 0.36 * len(rows) + 1.3),
-        sharey=True,
+        len(texts),
+        columns,
+        figsize=(2.9 * columns + names, sum(heights) + 0.55),
+        sharex="row",
+        sharey="row",
         squeeze=False,
+        height_ratios=heights,
     )
-    for ax, (title, table) in zip(axes[0], panels.items(), strict=True):
-        band = margins[title]
-        ax.axvspan(-band, band, color=SHADE, alpha=0.5, linewidth=0)
-        ax.axvline(0, color="#444444", linewidth=1)
-        for row, arm in enumerate(rows):
-            if arm not in table:
-                continue
-            apart, hue = table[arm], color(arm)
-            ax.plot(apart.pairs, [row + 0.22] * len(apart.pairs), ".", color=hue, ms=3, alpha=0.6)
-            ax.plot([apart.low, apart.high], [row, row], color=hue, linewidth=2.2)
-            ax.plot(apart.mean, row, "o", color=hue, markersize=5.5)
-        ax.set_title(title, size=10)
-        ax.xaxis.set_major_locator(MaxNLocator(4))
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=1))
-        ax.grid(visible=False, axis="y")
-    axes[0, 0].set_yticks(range(len(rows)), rows)
-    axes[0, 0].set_ylim(len(rows) - 0.4, -0.6)
+    for line, (text, panels) in zip(axes, texts.items(), strict=True):
+        for ax, (base, table) in zip(line, panels.items(), strict=True):
+            ax.axvspan(-margins[text], margins[text], color=SHADE, alpha=0.5, linewidth=0)
+            ax.axvline(0, color="#444444", linewidth=1)
+            for row, arm in enumerate(arms[text]):
+                if arm not in table:
+                    continue
+                apart, hue = table[arm], color(arm)
+                level = [row + 0.22] * len(apart.pairs)
+                ax.plot(apart.pairs, level, ".", color=hue, ms=3, alpha=0.6)
+                ax.plot([apart.low, apart.high], [row, row], color=hue, linewidth=2.2)
+                ax.plot(apart.mean, row, "o", color=hue, markersize=5.5)
+            ax.set_title(", ".join(filter(None, (text, base))), size=10)
+            ax.xaxis.set_major_locator(MaxNLocator(5))
+            ax.xaxis.set_major_formatter(_percent)
+            ax.grid(visible=False, axis="y")
+        line[0].set_yticks(range(len(arms[text])), arms[text])
+        line[0].set_ylim(len(arms[text]) - 0.4, -0.6)
     fig.supxlabel("← lower loss      difference of the loss      higher loss →", size=10)
     plt.close(fig)
     return fig

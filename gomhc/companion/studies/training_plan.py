@@ -26,10 +26,8 @@ Note [Plan]
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from statistics import fmean
 from typing import Any, NamedTuple
 
-from gomhc.companion.paired import Power, power
 from gomhc.companion.records import Record
 from gomhc.companion.studies.base import GO, Outcome, Probe, Unit
 from gomhc.companion.studies.language_models import ARMS, run
@@ -52,7 +50,6 @@ __all__ = [
     "judged",
     "names_of",
     "pilot_names",
-    "pilot_power",
     "rates",
     "record_name",
     "seeds",
@@ -486,39 +483,6 @@ def judged(experiment: str, record: Record) -> float | None:
         evaluations: Any = record.series["evaluations"]
         value -= metrics["loss"] - min(loss for _, loss, _ in evaluations)
     return value
-
-
-def pilot_power(
-    experiment: str, records: Mapping[str, Record], arms: tuple[str, str] = (GO, "identity")
-) -> Power:
-    """The power of a pilot's comparison, from its records.
-
-    Args:
-        experiment: out of `EXPERIMENTS`.
-        records: those of the pilot by name.
-        arms: the two compared, out of `MAIN`.
-
-    Returns:
-        Power, for the half-width that the experiment wants.
-
-    Raises:
-        KeyError: if a record is missing.
-        ValueError: if the experiment has no pilot, or one of its trainings diverged.
-    """
-    sizes = EXPERIMENTS[experiment]
-    if not sizes.pilot:
-        raise ValueError(f"expected an experiment with a pilot, got {experiment}")
-    losses: list[list[float]] = []
-    for arm in arms:
-        values = [
-            judged(experiment, records[name]) for name in pilot_names(experiment, arm).values()
-        ]
-        losses.append([value for value in values if value is not None])
-        if len(losses[-1]) < len(values):
-            raise ValueError(f"expected a pilot that did not diverge, got one of {arm} that did")
-    ours, theirs = losses
-    base = fmean(theirs)
-    return power([(a - b) / base for a, b in zip(ours, theirs, strict=True)], sizes.wanted)
 
 
 def smoke(names: Sequence[str]) -> Outcome:
