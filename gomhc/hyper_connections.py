@@ -47,7 +47,7 @@ from torch import Tensor, nn
 import gomhc.fused.flops  # noqa: F401 (tells PyTorch's flop counter of the operators)
 from gomhc.checks import check_count, check_epsilon
 from gomhc.closures import shared_weights
-from gomhc.fused import STREAMED, Backend, check_backend, choose, transformed
+from gomhc.fused import STREAMED, Backend, check_backend, choose, flat, transformed
 from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams
 from gomhc.maps import autocast_dtype, full_precision
 from gomhc.mixers.base import Mixer, check_mixer
@@ -75,9 +75,11 @@ def expand_streams(
 
     Raises:
         TypeError: if d is no integer.
-        ValueError: if d < 1, or the offsets are not (d, C).
+        ValueError: if d < 1, x has no dimension, or the offsets are not (d, C).
     """
     d = check_count("d", d, least=1)
+    if x.ndim < 1:
+        raise ValueError(f"expected a stream (..., C), got {tuple(x.shape)}")
     streams = x[..., None, :].expand(*x.shape[:-1], d, x.shape[-1])
     if offsets is None:
         return streams
@@ -137,7 +139,8 @@ class HyperConnection(nn.Module):
         H_post = 2σ(α_post x'W_post + b_post)     (1, d), how the branch's answer is written
         H_res  = mixer(α_res x'W_res + b_res)     (d, d), how the streams are mixed
 
-    Streams in float32 that are larger than 1e19 overflow in the mean square: there x' = 0.
+    Streams in float32 that are larger than 1e19 overflow in the mean square: there x' = 0, and
+    through PyTorch its derivative is NaN.
 
     It takes the place of `x + branch(x)`, and has (dC + 1)g + 2d²C + 2d + 3 parameters beside the
     branch's, where g is `mixer.num_parameters`; with inputs="mean" C stands for dC in it.
@@ -205,7 +208,7 @@ class HyperConnection(nn.Module):
         super().__init__()
         dim = check_count("dim", dim, least=1)
         check_mixer(mixer)
-        if not callable(branch):
+        if not callable(branch) or isinstance(branch, type):
             raise TypeError(f"expected a branch (..., C) -> (..., C) to call, got {branch!r}")
         layer = check_count("layer", layer)
         if inputs not in ("all", "mean"):
@@ -256,7 +259,8 @@ class HyperConnection(nn.Module):
         """H_res (..., d, d), H_pre and H_post (..., d) of every token, in float32 or wider.
 
         Raises:
-            ValueError: if X is not (..., d, C).
+            ValueError: if X is not (..., d, C), or the weights are not of the shapes that the mixer
+                takes.
             TypeError: if X has another dtype than the weights, and autocast does not see to it.
         """
         self._check(X)
@@ -277,6 +281,16 @@ class HyperConnection(nn.Module):
             raise TypeError(
                 f"expected streams in {self.weight.dtype}, as the connection's weights are, got "
                 f"{X.dtype}"
+            )
+        rows = self.mixer.num_parameters + 2 * self.mixer.d
+        width = self.dim * self.mixer.d if self.inputs == "all" else self.dim
+        shapes = (rows, width), (rows,), (3,)
+        got = tuple(tuple(own.shape) for own in (self.weight, self.bias, self.alpha))
+        if got != shapes:  # compiled code would read what is not there
+            raise ValueError(
+                f"expected weight, bias and alpha of shapes {shapes}, as this mixer with "
+                f"{self.mixer.num_parameters} parameters takes, got {got}; for another mixer make "
+                "another connection"
             )
 
     def _backend(self) -> Backend:
@@ -312,7 +326,7 @@ class HyperConnection(nn.Module):
         choice = choose(self._backend(), stages, *where, bent, layer=True, hooked=hooked)
         if stages is None or choice.path == "reference":
             return None
-        return [number for stage in stages for number in stage]
+        return flat(stages, self.mixer.num_parameters)
 
     def forward(
         self, X: Float[Tensor, "*batch d C"], *arguments: Any, **options: Any
@@ -328,8 +342,9 @@ class HyperConnection(nn.Module):
             (..., d, C).
 
         Raises:
-            ValueError: if X is not (..., d, C), or the branch does not return one tensor of the
-                shape (..., C) that it was given.
+            ValueError: if X is not (..., d, C), the weights are not of the shapes that the mixer
+                takes, or the branch does not return one tensor of the shape (..., C) that it was
+                given.
             TypeError: if X has another dtype than the weights, and autocast does not see to it.
         """
         self._check(X)

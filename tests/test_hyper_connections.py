@@ -597,9 +597,38 @@ def test_sizes_are_integers(call, message, unchecked):
         call()
 
 
+def test_a_class_is_no_branch():
+    with pytest.raises(TypeError, match="expected a branch"):
+        HyperConnection(DIM, nn.LayerNorm, make_mixer("mhc", 2))
+
+
+def test_a_number_is_no_stream(unchecked):
+    with pytest.raises(ValueError, match=r"expected a stream \(\.\.\., C\), got \(\)"):
+        expand_streams(torch.tensor(1.0), 4)
+
+
 def test_a_vector_is_no_streams(unchecked):
     with pytest.raises(ValueError, match=r"expected streams \(\.\.\., d, C\), got \(16,\)"):
         reduce_streams(torch.randn(16))
+
+
+@pytest.mark.parametrize("tokens", [3, 300])  # 300 go through compiled code, which trusts them
+def test_weights_that_are_not_the_mixers(tokens):
+    X = torch.randn(tokens, 4, DIM)
+    message = "for another mixer make another connection"
+    for name, options in (("go-mhc", {"s": 1}), ("hc", {}), ("identity", {})):
+        module = layer()
+        module.mixer = make_mixer(name, 4, **options)
+        with pytest.raises(ValueError, match=message):
+            module(X)
+    module = layer()
+    for own in ("weight", "bias", "alpha"):
+        short = {own: module.get_parameter(own).detach()[:-1]}
+        with pytest.raises(ValueError, match=message):
+            torch.func.functional_call(module, short, (X,))
+    module.mixer.s = 1
+    with pytest.raises(ValueError, match="was it changed after it was made|mix to give"):
+        module(X)
 
 
 @pytest.mark.parametrize(

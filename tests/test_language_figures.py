@@ -29,6 +29,16 @@ def test_a_panel_an_arm_with_a_line_a_seed():
         assert len(lines) == seeds + (ax.get_title() != "identity")  # and their mean
 
 
+def test_falls_have_a_panel_an_arm_and_a_line_a_seed():
+    fig = draw.falls(CURVES, (0.2, 0.05), "million words")
+    assert [ax.get_title() for ax in fig.axes] == list(CURVES)
+    for ax, curves in zip(fig.axes, CURVES.values(), strict=True):
+        high, low, *seeds = ax.lines
+        assert (set(high.get_ydata()), set(low.get_ydata())) == ({0.2}, {0.05})
+        assert [list(zip(*line.get_data(), strict=True)) for line in seeds] == curves
+        assert (ax.get_yscale(), ax.get_xlabel()) == ("log", "million words")
+
+
 def test_curves_end_where_the_shortest_seed_does():
     x, mean = draw._mean([[(0, 1.0), (1, 3.0), (2, 5.0)], [(0, 3.0), (1, 5.0)]])
     assert (list(x), list(mean)) == ([0, 1], [2, 4])

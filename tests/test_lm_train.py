@@ -538,6 +538,10 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_place(corpus, monkeypatc
         (["--level", "bpe"], "expected --data shakespeare or a file for --level, got stories"),
         (["--checkpoint-every", "5"], "expected --out for --checkpoint-every, got none"),
         (["--streams", "4"], "expected a mixer for --streams, got residual"),
+        (
+            ["--mixer", "mhc", "--block-size-s", "2"],
+            "go-mhc or kron-go for --block-size-s, got mhc",
+        ),
     ],
 )
 def test_the_command_takes_no_option_that_has_no_effect(arguments, message, capsys):

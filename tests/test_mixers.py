@@ -126,6 +126,14 @@ def test_the_numerical_promise(case, dtype, tolerance, scale, generator):
     assert B.min() >= 0
 
 
+@pytest.mark.parametrize("d", range(1, 9))
+@pytest.mark.parametrize("name", ["mhc-lite", "kromhc", "go-mhc"])
+def test_the_start_is_exact_too(name, d, generator):
+    # One weight is near 1 there and thousands are tiny: the worst case for adding them up.
+    mixer = make_mixer(name, d, **({"factors": [d]} if name == "kromhc" else {}))
+    assert mixer.marginal_error(mixer.initial_theta(generator)) < 1e-6
+
+
 @settings(max_examples=40)
 @given(
     d=st.integers(1, 6),

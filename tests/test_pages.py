@@ -1,16 +1,19 @@
 """The prose pages: their code runs, and the numbers typed into them are the library's."""
 
+import ast
 import inspect
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
 import pytest
 import torch
 from pybtex.database import parse_file
+from torch.utils.checkpoint import checkpoint
 
-from gomhc import MIXERS, make_mixer
+from gomhc import MIXERS, HyperConnection, make_mixer
 from gomhc.companion.published import FIGURE_8_STEPS
 from gomhc.companion.released import released_problem, released_settings
 from gomhc.companion.studies import stream_mixing as studies
@@ -37,6 +40,26 @@ def test_the_code_on_the_page_runs(page):
     for block in blocks:
         above = source[: block.start(1)].count("\n")  # so that a failure names the page's line
         exec(compile("\n" * above + block[1], str(page), "exec"), namespace)
+
+
+def test_watching_disturbs_no_checkpointed_training():
+    (block,) = (b[1] for b in BLOCK.finditer(text("recipes.md")) if "def watch(" in b[1])
+    kept = [
+        part
+        for part in ast.parse(block).body
+        if isinstance(part, (ast.ImportFrom, ast.FunctionDef))
+    ]
+    namespace: dict[str, Any] = {"torch": torch, "nn": torch.nn}
+    exec(compile(ast.Module(kept, []), "recipes.md", "exec"), namespace)
+    branch = torch.nn.Linear(8, 8)
+    connection = HyperConnection(8, branch, make_mixer("go-mhc", 4))
+    X = torch.randn(5, 4, 8)
+
+    def loss():
+        return checkpoint(connection, X, use_reentrant=False).square().sum()
+
+    numbers = namespace["watch"](torch.nn.ModuleList([connection]), loss)
+    assert numbers["0"][2] > 0
 
 
 # Chapters: question, answer, and exercises with solutions.

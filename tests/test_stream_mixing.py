@@ -179,6 +179,18 @@ def test_bad_input_is_named(make, message, unchecked):
         make()
 
 
+@pytest.mark.parametrize(
+    ("mixers", "rates", "message"),
+    [
+        ([make_mixer("mhc", 3)], [0.1], "mixers as label -> mixer, got list"),
+        ({"a": make_mixer("mhc", 3)}, 0.1, "several learning rates, got 0.1"),
+    ],
+)
+def test_a_sweep_is_of_several(mixers, rates, message, unchecked):
+    with pytest.raises(TypeError, match=message):
+        sweep(small(3), mixers, rates)
+
+
 def test_a_problem_checks_its_parts(unchecked):
     T, X = torch.eye(3).expand(2, 3, 3), torch.zeros(2, 5, 3)
     with pytest.raises(ValueError, match=r"expected targets \(problems, d, d\)"):

@@ -94,7 +94,8 @@ def add_streams(
             known blocks if None.
         whole_blocks: whether a branch is block(x) − x. The blocks then may be any that map
             (..., C) to (..., C), or to a tuple that begins with it.
-        dim: C; only for whole blocks, and needed there.
+        dim: C; only for whole blocks, and needed there. That it is not theirs shows at the first
+            call of the model.
         off_diagonal_mass: of H_res at the start, see `HyperConnection`.
         inputs: see `HyperConnection`.
         backend: see `HyperConnection`.

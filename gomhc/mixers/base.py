@@ -18,7 +18,7 @@ class Mixer(nn.Module, ABC):
     """A map θ ↦ H_res to stream-mixing matrices; it owns no trainable parameter.
 
     The same object serves a toy problem (θ is a Parameter), a layer (θ comes from the tokens) and
-    an analysis (θ is sampled). A subclass sets the three attributes and writes `mix` and
+    an analysis (θ is sampled). A subclass sets what holds of it and writes `mix` and
     `initial_theta`.
 
     Attributes:
@@ -36,7 +36,7 @@ class Mixer(nn.Module, ABC):
 
     d: int
     num_parameters: int
-    exact: bool
+    exact: bool = False
     isometric: bool = False
     backend: Backend = "auto"
 

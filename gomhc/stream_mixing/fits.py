@@ -145,11 +145,15 @@ def sweep(
         are in memory at a time.
 
     Raises:
-        TypeError: as `fit`.
+        TypeError: as `fit`; if mixers or learning rates are not what is described.
         ValueError: as `fit`; if there are no learning rates or no seeds, or the labels of the
             learning rates are not those of the mixers.
         ImportError: as `fit`, when the first fit is asked for.
     """
+    if not isinstance(mixers, Mapping):
+        raise TypeError(f"expected mixers as label -> mixer, got {type(mixers).__name__}")
+    if not hasattr(learning_rates, "__len__"):
+        raise TypeError(f"expected several learning rates, got {learning_rates!r}")
     if isinstance(learning_rates, Mapping) and learning_rates.keys() != mixers.keys():
         raise ValueError(
             f"expected learning rates for {', '.join(mixers)}; got {', '.join(learning_rates)}"

@@ -1,6 +1,7 @@
 """`python -m gomhc.lm.train`: train a GPT from the command line."""
 
 import argparse
+import inspect
 import io
 import os
 import signal
@@ -115,6 +116,8 @@ def _refuse_what_has_no_effect(
     if options.mixer == RESIDUAL and given:
         name = {"d": "streams", "s": "block-size-s"}.get(given[0], given[0].replace("_", "-"))
         parser.error(f"expected a mixer for --{name}, got residual")
+    if hasattr(options, "s") and "s" not in inspect.signature(MIXERS[options.mixer]).parameters:
+        parser.error(f"expected --mixer go-mhc or kron-go for --block-size-s, got {options.mixer}")
     if options.copy is not None and options.data not in ("shakespeare", "tinystories"):
         parser.error(f"expected --data shakespeare or tinystories for --copy, got {options.data}")
     if options.level != "characters" and options.data in ("stories", "tinystories"):
