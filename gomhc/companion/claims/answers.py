@@ -4,6 +4,7 @@ Numbers and verdicts come out of the ledger. Where a claim is not tested there a
 the answer says that instead.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -34,16 +35,18 @@ def _percent(share: float) -> str:
     return f"{100 * share:.3g}{PERCENT}"
 
 
-def _why(entry: Verdict) -> str:
+def _why(*entries: Verdict) -> str:
     """Where to see it."""
-    return f"Why: {{numref}}`{entry.figure.partition('#')[2]}`."
+    figures = (f"{{numref}}`{entry.figure.partition('#')[2]}`" for entry in entries)
+    return f"Why: {' and '.join(figures)}."
 
 
 def _apart(difference: Mapping[str, Any], other: str) -> str:
     """A difference by what is sure of it: 1.0 % above the other, or within 0.4 % of it."""
     mean, low, high = (difference[key] for key in ("mean", "low", "high"))
     if low <= 0 <= high:
-        return f"within {100 * max(-low, high):.1f}{PERCENT} of {other}"
+        bound = math.ceil(1000 * max(-low, high)) / 10  # never less than it is
+        return f"within {bound:.1f}{PERCENT} of {other}"
     return f"{100 * abs(mean):.1f}{PERCENT} {'above' if mean > 0 else 'below'} {other}"
 
 
@@ -147,9 +150,9 @@ def language_model(said: Said) -> str:
     decided = mixing - {UNDECIDED}
     where = f"at the {sizes} tried" if decided == mixing else "where the seeds decide it"
     if decided == {HOLDS}:
-        lead = f"Yes, {where}: mixing the streams lowers the loss."
+        lead = f"Yes, {where}: mixing lowers the loss."
     elif decided == {FAILS}:
-        lead = f"No, not {where}: mixing the streams gains next to nothing."
+        lead = f"No, not {where}: mixing gains next to nothing."
     elif decided:
         lead = "That depends on the text."
     else:
@@ -164,9 +167,9 @@ def _trained(name: str, mixing: Verdict, streams: Verdict) -> str:
         return f"On {name} the seeds scatter too much to tell."
     parts = [
         _apart(entry.values["difference"], other) if entry.values else entry.measured
-        for entry, other in ((mixing, "streams never mixed"), (streams, "one stream"))
+        for entry, other in ((mixing, "unmixed streams'"), (streams, "one stream's"))
     ]
-    return f"On {name} the loss with go-mHC ends {', and '.join(parts)}."
+    return f"On {name} go-mHC's loss ends {' and '.join(parts)}."
 
 
 def worth(said: Said) -> str:
@@ -186,9 +189,9 @@ def precision(said: Said) -> str:
     ours, theirs = (entry.values["error"]["float32"] for entry in (exact, sinkhorn))
     return (
         "Keep the mixer in float32: there the sums of go-mHC's rows and columns are off by at most "
-        f"{number(max(ours.values()))} at every size of $\\theta$, and those of mHC with its 20 "
-        f"iterations by up to {number(max(theirs.values()))} where $\\theta$ is large. "
-        f"{_why(exact)}"
+        f"{number(max(ours.values()))} at every size of $\\theta$ tried, and those of mHC with its "
+        f"20 iterations by up to {number(max(theirs.values()))} where $\\theta$ is large. "
+        f"{_why(exact, sinkhorn)}"
     )
 
 

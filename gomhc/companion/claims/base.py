@@ -15,12 +15,13 @@ HOLDS, CAVEAT, FAILS, OPEN = "holds", "holds with a caveat", "does not hold", "n
 UNDECIDED = "not decided at this size"
 # Verdict -> symbol
 VERDICTS = {HOLDS: "✓", CAVEAT: "◐", FAILS: "✗", UNDECIDED: "≈", OPEN: "–"}
-PLURALS = {
-    HOLDS: "hold",
-    CAVEAT: "hold with a caveat",
-    FAILS: "do not hold",
-    UNDECIDED: "are not decided at the size tried",
-    OPEN: "are not tested",
+# Verdict -> what one claim does, and what several do
+COUNTED = {
+    HOLDS: (HOLDS, "hold"),
+    CAVEAT: (CAVEAT, "hold with a caveat"),
+    FAILS: (FAILS, "do not hold"),
+    UNDECIDED: ("is not decided at the size tried", "are not decided at the size tried"),
+    OPEN: ("is not tested", "are not tested"),
 }
 
 MOST = 0.95  # share of uniform samples that is as good as all
@@ -57,6 +58,7 @@ _CHAPTERS = (
     "05-stream-mixing",
     "06-composition-and-cost",
     "07-language-model",
+    "08-verdicts",
 )
 
 

@@ -115,8 +115,8 @@ def _isometry(records: Records) -> Finding:
     measured = (
         f"singular values of {depth} layers are within {number(off)} of 1 (medians over stacks). "
         f"The smallest of as many layers of go-mHC (s = 2) is {span(left['start'])} at the start "
-        f"and {lost} for random θ. Rotations change the weight of a stream in the mean by up to "
-        f"{span(moved)} (largest change, over d)"
+        f"and {lost} for random θ. Rotations change the weight of a stream in the mean by at most "
+        f"{span(moved)}, depending on d"
     )
     caveat = "true of the mixers alone, without the branches between them; the mean is not kept"
     return Finding(
@@ -142,7 +142,7 @@ def _cheaper(label: str, rivals: tuple[str, ...]) -> Callable[[Records], Finding
         }
         fewer = not any(d <= SMALL for d in dearer["FLOPs"])
         measured = "; ".join(
-            f"{what} of {rival} over those of {label}: "
+            f"{what} of {rival} over {'that' if what == 'time' else 'those'} of {label}: "
             + ", ".join(f"{number(ratio)} at d = {d}" for d, ratio in row.items())
             for what, rows in ratios.items()
             for rival, row in rows.items()
@@ -174,7 +174,7 @@ CLAIMS: tuple[Claim, ...] = (
         "Every matrix of TBP-mHC is exactly doubly stochastic, by construction.",
         CHART_ABSTRACT,
         f"{EXACT} Holds with a caveat if float32 keeps to this only for |θ| up to {ORDINARY}.",
-        figure(1, "inexact"),
+        figure(1, "rotations"),
         ("polytope/exactness",),
         exact(CHART),
     ),
@@ -185,7 +185,7 @@ CLAIMS: tuple[Claim, ...] = (
         CHART_ABSTRACT,
         "At d = 3, 4, 5, 8 both the number of entries of θ and the rank of the derivative at "
         "random θ are (d − 1)².",
-        figure(3, "coverage"),
+        figure(6, "scaling"),
         ("polytope/stacks",),
         _freedom,
     ),

@@ -300,7 +300,7 @@ CLAIMS: tuple[Claim, ...] = (
         "KromHC guarantees exact double stochasticity.",
         KROMHC_ABSTRACT,
         f"{EXACT} Holds with a caveat if float32 keeps to this only for |θ| up to {ORDINARY}.",
-        figure(1, "inexact"),
+        figure(1, "gain"),
         ("polytope/exactness",),
         exact("kromhc"),
     ),

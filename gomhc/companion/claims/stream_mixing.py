@@ -460,7 +460,7 @@ CLAIMS: tuple[Claim, ...] = (
         f"{ABSTRACT}; our protocol",
         "As for the steps, but with their time on our compiled code and machine instead of their "
         f"number. {_UP_TO}",
-        figure(5, "corrected"),
+        figure(8, "readings"),
         (*_CORRECTED, "stream-mixing/corrected-d8-lite"),
         _faster_corrected("seconds"),
     ),

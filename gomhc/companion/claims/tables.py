@@ -4,7 +4,7 @@ import html
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
-from gomhc.companion.claims.base import PLURALS, VERDICTS, Verdict
+from gomhc.companion.claims.base import COUNTED, VERDICTS, Verdict
 
 MANY = 8  # records, beyond which a list names only its ends
 
@@ -19,7 +19,11 @@ def ledger_summary(entries: Iterable[Verdict]) -> str:
         Plain text.
     """
     counts = Counter(entry.verdict for entry in entries)
-    words = ", ".join(f"{counts[v]} {plural}" for v, plural in PLURALS.items() if counts[v])
+    words = ", ".join(
+        f"{counts[v]} {one if counts[v] == 1 else many}"
+        for v, (one, many) in COUNTED.items()
+        if counts[v]
+    )
     noun = "claim" if counts.total() == 1 else "claims"
     return f"{counts.total()} {noun}: {words}."
 

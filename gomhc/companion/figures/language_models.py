@@ -8,7 +8,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from gomhc.companion.figures.style import color
 from gomhc.companion.paired import Difference
@@ -77,6 +77,33 @@ def leads(
         ax.tick_params(labelbottom=True)
     fig.supylabel(f"loss − loss of {base}, nats", size=10)
     fig.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside upper right", ncols=2)
+    plt.close(fig)
+    return fig
+
+
+def falls(runs: Mapping[str, Sequence[Curve]], levels: Sequence[float], xlabel: str) -> Figure:
+    """Losses above the floor, a panel an arm, a line a seed, with the levels dashed.
+
+    Args:
+        runs: arm -> a curve a seed.
+        levels: losses.
+        xlabel: what the horizontal axes are.
+    """
+    fig, axes = plt.subplots(
+        1, len(runs), figsize=(2.6 * len(runs), 2.7), sharex=True, sharey=True, squeeze=False
+    )
+    for ax, (arm, curves) in zip(axes[0], runs.items(), strict=True):
+        for level in levels:
+            ax.axhline(level, color="#767676", linewidth=1, linestyle=(0, (4, 2)))
+        for curve in curves:
+            ax.plot(*zip(*curve, strict=True), color=color(arm), linewidth=1.2, alpha=0.8)
+        ax.set_title(arm, color=color(arm), size=10)
+        ax.set_yscale("log")
+        ax.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        ax.yaxis.set_major_formatter("{x:g}")
+        ax.yaxis.set_minor_formatter(NullFormatter())
+        ax.set_xlabel(xlabel)
+    axes[0, 0].set_ylabel("loss above the floor, nats")
     plt.close(fig)
     return fig
 
