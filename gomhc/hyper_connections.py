@@ -47,8 +47,9 @@ from torch import Tensor, nn
 import gomhc.fused.flops  # noqa: F401 (tells PyTorch's flop counter of the operators)
 from gomhc.checks import check_count, check_epsilon
 from gomhc.closures import shared_weights
-from gomhc.fused import STREAMED, Backend, check_backend, choose, flat, transformed
+from gomhc.fused import STREAMED, Backend, check_backend, choose, transformed
 from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams
+from gomhc.fused.stages import check_stages
 from gomhc.maps import autocast_dtype, full_precision
 from gomhc.mixers.base import Mixer, check_mixer
 from gomhc.mixers.identity import Identity
@@ -139,8 +140,8 @@ class HyperConnection(nn.Module):
         H_post = 2σ(α_post x'W_post + b_post)     (1, d), how the branch's answer is written
         H_res  = mixer(α_res x'W_res + b_res)     (d, d), how the streams are mixed
 
-    Streams in float32 that are larger than 1e19 overflow in the mean square: there x' = 0, and
-    through PyTorch its derivative is NaN.
+    Streams in float32 that are larger than 1e19 overflow in the mean square where PyTorch
+    takes it: there x' = 0 and its derivative is NaN. Compiled code on a CPU takes it in float64.
 
     It takes the place of `x + branch(x)`, and has (dC + 1)g + 2d²C + 2d + 3 parameters beside the
     branch's, where g is `mixer.num_parameters`; with inputs="mean" C stands for dC in it.
@@ -318,7 +319,9 @@ class HyperConnection(nn.Module):
         """The mixer's, as the operators take them, if these are the path to take."""
         if not self._compiled():
             return None
-        stages = () if type(self.mixer) is Identity else self.mixer.stages()
+        stages = self.mixer.own_stages()
+        if type(self.mixer) is Identity and not self.mixer.patched:
+            stages = ()
         dtype = torch.float16 if narrow == torch.float16 else X.dtype
         where = math.prod(X.shape[:-2]), dtype, X.device.type
         bent = any(map(transformed, (X, self.weight, self.bias, self.alpha)))
@@ -326,7 +329,9 @@ class HyperConnection(nn.Module):
         choice = choose(self._backend(), stages, *where, bent, layer=True, hooked=hooked)
         if stages is None or choice.path == "reference":
             return None
-        return flat(stages, self.mixer.num_parameters)
+        if stages:
+            check_stages(stages, self.mixer.num_parameters, self.mixer.d)
+        return [number for stage in stages for number in stage]
 
     def forward(
         self, X: Float[Tensor, "*batch d C"], *arguments: Any, **options: Any
@@ -391,14 +396,16 @@ class HyperConnection(nn.Module):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "HyperConnection":
         """All that casts a module goes this way; b and α get no narrower than float32."""
-        before = {name: getattr(self, name).detach() for name in ("bias", "alpha")}
+        kept: dict[str, Tensor] = {"bias": self.bias, "alpha": self.alpha}
+        before = {name: own.detach() for name, own in kept.items()}
+        slopes = {name: own.grad.detach() for name, own in kept.items() if own.grad is not None}
         super()._apply(fn, recurse)
         for name, value in before.items():
             cast = getattr(self, name)
             if torch.promote_types(cast.dtype, torch.float32) != cast.dtype:
                 cast.data = value.to(cast.device, torch.float32)
-                if cast.grad is not None:
-                    cast.grad = cast.grad.to(torch.float32)
+                if name in slopes:
+                    cast.grad = slopes[name].to(cast.device, torch.float32)
         return self
 
     def extra_repr(self) -> str:

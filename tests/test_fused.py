@@ -508,3 +508,31 @@ def test_a_forked_process_does_it_alone():
         "print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))"
     )
     assert said_with(code) == "0\n"
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda theta: mix(theta, [CAYLEY, 4, 1]),
+        lambda theta: mix_backward(torch.ones(TOKENS, 5, 5), theta, [CAYLEY, 4, 2]),
+        lambda theta: mix_backward(torch.ones(3, 4, 4), theta, [CAYLEY, 4, 2]),
+    ],
+)
+def test_operators_read_no_further_than_their_arrays(call):
+    with pytest.raises(ValueError, match="expected stages|expected a slope"):
+        call(torch.zeros(TOKENS, 28))
+
+
+@pytest.mark.parametrize(
+    ("name", "attribute", "value", "message"),
+    [
+        ("go-mhc", "s", 1, "was the mixer changed"),
+        ("go-mhc", "s", 0, "s >= 1"),
+        ("mhc", "iterations", 0, "iterations >= 1"),
+    ],
+)
+def test_a_mixer_that_was_changed(name, attribute, value, message):
+    mixer = gomhc.make_mixer(name, 4)
+    setattr(mixer, attribute, value)
+    with pytest.raises(ValueError, match=message):
+        mixer(torch.zeros(TOKENS, mixer.num_parameters))

@@ -376,3 +376,48 @@ def test_flops_of_a_solve():
     with FlopCounterMode(display=False) as counter:
         mixer(theta).sum().backward()
     assert counter.get_total_flops() == 300 * (2 * (8 * 8**3 // 3) + 2 * 2 * 8**3)
+
+
+def test_a_batch_of_second_derivatives():
+    module = connection()
+    X, _ = streams(tokens=300)
+
+    def few(bias):
+        out = torch.func.functional_call(module, {"bias": bias}, (X,))
+        return out.square().sum((1, 2))[:3]
+
+    derivative = torch.autograd.functional.jacobian(
+        few, module.bias.detach(), vectorize=True, create_graph=True
+    )
+    by_row = torch.autograd.functional.jacobian(few, module.bias.detach())
+    torch.testing.assert_close(derivative.detach(), by_row, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mix", "forward"])
+def test_a_mixer_that_was_given_another_map(name):
+    module = connection()
+    X, _ = streams(tokens=300)
+    before, mixer = module(X), module.mixer
+    setattr(mixer, name, lambda theta, backend=None: torch.eye(4).expand(*theta.shape[:-1], 4, 4))
+    few = torch.cat([module(part) for part in X.split(100)])
+    torch.testing.assert_close(module(X), few, rtol=1e-4, atol=1e-4)
+    assert (few - before).abs().max() > 0.1
+    delattr(mixer, name)
+    torch.testing.assert_close(module(X), before, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda X, W, b, a: operators.read_streams(X, W, b[:-1], a, X.dtype, [0, 4, 2]),
+        lambda X, W, b, a: operators.read_streams(X, W, b, a[:1], X.dtype, [0, 4, 2]),
+        lambda X, W, b, a: operators.read_streams(X, W, b, a, X.dtype, [0, 4, 3]),
+        lambda X, W, b, a: operators.read_streams(X[:, :3], W, b, a, X.dtype, [0, 4, 2]),
+        lambda X, W, b, a: operators.write_streams(X, X[:10, 0], X[..., 0]),
+        lambda X, W, b, a: operators.write_streams(X, X[:, 0], X[..., :2, 0]),
+    ],
+)
+def test_operators_read_no_further_than_their_arrays(call):
+    module, (X, _) = connection(), streams(tokens=300)
+    with pytest.raises(ValueError, match="that agree|expected stages"):
+        call(X, *(x.detach() for x in module.weights()))

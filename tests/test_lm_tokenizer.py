@@ -1,7 +1,9 @@
 """Tokens: every text comes back, what is unknown is refused, and large texts are read in parts."""
 
+import json
 import tracemalloc
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -146,3 +148,9 @@ def test_what_is_wrong(make, message, unchecked):
 def test_content_of_another_type(kind, content, unchecked):
     with pytest.raises(TypeError, match="expected"):
         Tokenizer(kind, content)
+
+
+def test_a_number_of_numpy_is_a_number_of_tokens():
+    tokenizer = Tokenizer("numbers", np.int64(100))
+    assert tokenizer.size == 100
+    assert json.loads(json.dumps(tokenizer.state())) == tokenizer.state()

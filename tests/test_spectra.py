@@ -552,3 +552,13 @@ def test_regions_go_to_other_processes(make):
     again = pickle.loads(pickle.dumps(region))
     assert (again.name, again.d) == (region.name, region.d)
     assert (again.boundary == region.boundary).all()
+
+
+@pytest.mark.parametrize(
+    "change", [torch.conj, lambda z: z.conj().imag, lambda z: z.real.bfloat16()]
+)
+def test_lazy_and_narrow_tensors_are_points(change):
+    points = change(torch.tensor([0.5 + 0.1j, 2.0 + 0.5j, -0.2 - 0.1j]))
+    plain = points.to(torch.complex128).resolve_conj().resolve_neg()
+    region = perfect_mirsky(4)
+    assert torch.equal(region.contains(points), torch.as_tensor(region.contains(plain.numpy())))

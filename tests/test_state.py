@@ -96,3 +96,11 @@ def test_moving_leaves_the_permutations_whole():
         inside = make_mixer("mhc-lite", 4)
     theta = torch.zeros(3, 24, requires_grad=True)
     inside.double()(theta).sum().backward()
+
+
+def test_gradients_keep_their_size_when_a_connection_is_narrowed():
+    module = HyperConnection(8, torch.nn.Identity(), make_mixer("go-mhc", 4))
+    module.bias.grad = torch.full_like(module.bias, 1e5)  # more than float16 holds
+    module.half()
+    assert module.bias.grad.dtype == torch.float32
+    assert (module.bias.grad == 1e5).all()

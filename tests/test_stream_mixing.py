@@ -623,3 +623,37 @@ def test_a_fit_beyond_the_formulas_of_compiled_code_is_that_of_autograd(case, ch
     )
     for part, other in zip(compiled, reference, strict=True):
         torch.testing.assert_close(part, other, rtol=1e-8, atol=1e-9)
+
+
+def test_a_mixer_that_was_changed_is_not_fitted():
+    mixer = make_mixer("go-mhc", 3, s=3)
+    mixer.s = 2
+    with pytest.raises(ValueError, match="was the mixer changed|mix to give"):
+        fit(small(3), mixer, 0.01, steps=3)
+
+
+@pytest.mark.parametrize("parts", [(0, 5, 3), (2, 0, 3), (2, 5, 0)])
+def test_a_problem_has_targets_and_samples(parts, unchecked):
+    problems, samples, d = parts
+    X = torch.zeros(problems, samples, d)
+    with pytest.raises(ValueError, match="none empty"):
+        Problem(torch.zeros(problems, d, d), X, X, 0.1)
+    with pytest.raises(ValueError, match="none empty"):
+        Problem(torch.tensor(1.0), X, X, 0.1)
+
+
+def test_a_problem_takes_no_part_in_a_graph():
+    X = torch.randn(2, 5, 3, requires_grad=True)
+    problem = Problem(torch.eye(3).expand(2, 3, 3), X, X, 0.1)
+    assert not problem.X.requires_grad
+    assert fit(problem, make_mixer("mhc", 3), 0.1, steps=2).loss.isfinite().all()
+
+
+def test_a_seed_fixes_targets_whatever_the_default_dtype():
+    before = corrected_problem(4, "vertices", problems=8).targets
+    torch.set_default_dtype(torch.float64)
+    try:
+        after = corrected_problem(4, "vertices", problems=8).targets
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(before, after)

@@ -199,28 +199,6 @@ def check_fused(stages: Sequence[Stage] | None) -> None:
     raise reasons[0]
 
 
-def flat(stages: Sequence[Stage], g: int) -> list[int]:
-    """Stages as the operators take them, which trust that these belong to g numbers.
-
-    Args:
-        stages: of a mixer.
-        g: size of its θ.
-
-    Returns:
-        Three numbers a stage.
-
-    Raises:
-        ValueError: if the stages take more or fewer.
-    """
-    taken = sum(stage.num_parameters for stage in stages)
-    if taken != g:
-        raise ValueError(
-            f"expected a mixer whose stages take its {g} parameters, got stages for {taken}: was "
-            "it changed after it was made?"
-        )
-    return [number for stage in stages for number in stage]
-
-
 def fused(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Tensor, "..."]:
     """Mixing matrices by the fused path.
 
@@ -233,8 +211,9 @@ def fused(theta: Float[Tensor, "*batch g"], stages: Sequence[Stage]) -> Float[Te
     """
     from gomhc.fused.ops import mix
 
+    flat = [number for stage in stages for number in stage]
     *batch, g = theta.shape
-    mixed = mix(theta.reshape(math.prod(batch), g), flat(stages, g))  # no −1: g may be 0
+    mixed = mix(theta.reshape(math.prod(batch), g), flat)  # no −1: g may be 0
     return mixed.reshape(*batch, *mixed.shape[1:])
 
 

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from gomhc.fused.derivatives import gradients, gradients_below
 from gomhc.fused.ops import stages_of
 from gomhc.fused.projection import inner, project, project_backward
-from gomhc.fused.stages import FREE, Stage, reference, tables
+from gomhc.fused.stages import FREE, Stage, check_stages, reference, tables
 from gomhc.maps import full_precision
 
 SHARE = 2**15  # numbers of streams that are worth a thread
@@ -143,6 +143,12 @@ def read_streams(
     from gomhc.fused.threads import spread
 
     tokens, d, C = X.shape
+    rows, width = weight.shape
+    if stages:
+        check_stages(stages_of(stages), rows - 2 * d, d)
+    if width not in (C, d * C) or bias.shape != (rows,) or alpha.shape != (3,):
+        shapes = [tuple(x.shape) for x in (X, weight, bias, alpha)]
+        raise ValueError(f"expected streams, weight, bias and alpha that agree, got {shapes}")
     X = X.detach().contiguous()
     read, mixed = X.new_empty(tokens, C), torch.empty_like(X)
     post, scales = X.new_empty(tokens, d, dtype=torch.float32), X.new_empty(tokens).float()
@@ -238,6 +244,10 @@ def write_streams(mixed: Tensor, answer: Tensor, post: Tensor) -> Tensor:
     from gomhc.fused.entries import bits
     from gomhc.fused.threads import spread
 
+    tokens, d, C = mixed.shape
+    if answer.shape != (tokens, C) or post.shape != (tokens, d):
+        shapes = [tuple(x.shape) for x in (mixed, answer, post)]
+        raise ValueError(f"expected streams, answer and post that agree, got {shapes}")
     mixed, answer, post = (x.detach().contiguous() for x in (mixed, answer, post))
     out, (d, C) = torch.empty_like(mixed), mixed.shape[1:]
     arguments = bits(mixed), bits(answer), bits(post), d, C, bits(out)
@@ -372,7 +382,9 @@ def _keep_written(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _write_back(ctx: Any, slope: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     answer, post = ctx.saved_tensors
     if torch.is_grad_enabled():
-        call = lambda answer, post: write_reference(torch.zeros_like(slope), answer, post)  # noqa: E731
+        # Of plain shape: the slope may be a batch of them, which an output may not.
+        none = torch.zeros(*post.shape, answer.shape[-1], dtype=slope.dtype, device=slope.device)
+        call = lambda answer, post: write_reference(none, answer, post)  # noqa: E731
         by_answer, by_post = gradients(call, (answer, post), (slope,))
     else:
         by_answer, by_post = write_streams_backward(slope, answer, post)

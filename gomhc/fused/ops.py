@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from gomhc.fused.derivatives import gradients_below
-from gomhc.fused.stages import Stage, order_of, reference, tables
+from gomhc.fused.stages import Stage, check_stages, order_of, reference, tables
 
 SHARE = 1024  # tokens that are worth a thread
 
@@ -28,6 +28,10 @@ def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> T
     from gomhc.fused.threads import spread
 
     stages, tokens = stages_of(flat), len(theta)
+    d = order_of(stages)
+    check_stages(stages, theta.shape[1], d)
+    if len(slope) and slope.shape != (tokens, d, d):
+        raise ValueError(f"expected a slope {(tokens, d, d)}, got {tuple(slope.shape)}")
     arrays = [x.detach().float().flatten(1).contiguous().numpy() for x in (theta, slope)]
     arrays += [out.flatten(1).numpy(), np.zeros(tokens, bool)]
     whole = tokens // WIDTH * WIDTH

@@ -56,6 +56,19 @@ class Stage(NamedTuple):
         return self.size**2
 
 
+def check_stages(stages: Sequence[Stage], g: int, d: int) -> None:
+    """Raise ValueError unless these stages make d×d matrices of g numbers: compiled code trusts it.
+
+    A mixer whose attributes were changed after it was made may have others.
+    """
+    got = sum(stage.num_parameters for stage in stages), order_of(stages)
+    if got != (g, d):
+        raise ValueError(
+            f"expected stages that make matrices of order {d} of {g} numbers, got order {got[1]} "
+            f"of {got[0]}: was the mixer changed after it was made?"
+        )
+
+
 def order_of(stages: Sequence[Stage]) -> int:
     """Order d of the Kronecker product of all stages."""
     return math.prod(stage.size for stage in stages)

@@ -58,7 +58,8 @@ class Tokenizer:
         if self.kind == "bpe" and not isinstance(self.content, str):
             raise TypeError(f"expected bpe as a string of JSON, got {self.content!r}")
         if self.kind == "numbers":
-            check_count("number of tokens", self.content, least=1)
+            count = check_count("number of tokens", self.content, least=1)
+            object.__setattr__(self, "content", count)
 
     @property
     def size(self) -> int:

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from gomhc.checks import check_generator
 from gomhc.fused import Backend, choose, fused, transformed
-from gomhc.fused.stages import Stage
+from gomhc.fused.stages import Stage, check_stages
 from gomhc.maps import check_floating, full_precision, marginal_error
 
 
@@ -58,6 +58,19 @@ class Mixer(nn.Module, ABC):
                 cls.stages = Mixer.stages  # type: ignore[method-assign]
                 return
 
+    # An instance may get another map as well, as libraries do that record or quantize activations.
+    patched: bool = False
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in ("mix", "forward"):
+            self.patched = True
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        super().__delattr__(name)
+        if not {"mix", "forward"} & vars(self).keys():
+            self.patched = False
+
     def __init__(self, d: int, num_parameters: int) -> None:
         super().__init__()
         self.d = d
@@ -86,13 +99,17 @@ class Mixer(nn.Module, ABC):
         """
 
     def stages(self) -> tuple[Stage, ...] | None:
-        """What compiled code needs to know of the map, as it is in `gomhc.fused.stages`.
+        """What compiled code needs to know of the class's map, as it is in `gomhc.fused.stages`.
 
         Returns:
             The factors of a Kronecker product, mostly one; None for a mixer without compiled code,
             as is every subclass with a `mix` of its own.
         """
         return None
+
+    def own_stages(self) -> tuple[Stage, ...] | None:
+        """`stages`, but None if the instance has been given another `mix` or `forward`."""
+        return None if self.patched else self.stages()
 
     def forward(
         self, theta: Float[Tensor, "*batch g"], backend: Backend | None = None
@@ -121,11 +138,12 @@ class Mixer(nn.Module, ABC):
                 f"expected theta of shape (..., {self.num_parameters}) for "
                 f"{type(self).__name__} with d = {self.d}, got {tuple(theta.shape)}"
             )
-        stages = self.stages()
+        stages = self.own_stages()
         tokens = math.prod(theta.shape[:-1])
         where = theta.dtype, theta.device.type, transformed(theta)
         choice = choose(self.backend if backend is None else backend, stages, tokens, *where)
         if stages is not None and choice.path == "fused":
+            check_stages(stages, self.num_parameters, self.d)
             return fused(theta, stages)
         with full_precision(theta):
             wide = theta.to(torch.promote_types(theta.dtype, torch.float32))
@@ -184,5 +202,6 @@ def near_identity(
     if d == 1:
         return torch.ones(1, 1, dtype=dtype)
     share = off_diagonal_mass / (d - 1)
-    diagonal = (1 - off_diagonal_mass - share) * torch.eye(d, dtype=dtype)
-    return torch.full((d, d), share, dtype=dtype) + diagonal
+    matrix = torch.full((d, d), share, dtype=dtype)
+    matrix.diagonal().fill_(1 - off_diagonal_mass)  # a difference of shares would round it away
+    return matrix

@@ -70,7 +70,7 @@ class Kronecker(Mixer):
         return kronecker(mixed)
 
     def stages(self) -> tuple[Stage, ...] | None:
-        parts = [factor.stages() for factor in self.factors]
+        parts = [factor.own_stages() for factor in self.factors]
         known = [part for part in parts if part is not None]
         whole = len(known) == len(parts)
         return tuple([stage for part in known for stage in part]) if whole else None
@@ -82,7 +82,7 @@ class Kronecker(Mixer):
         check_start(generator, off_diagonal_mass)
         mixing = sum(factor.d > 1 for factor in self.factors)
         # The diagonal of a product is the product of diagonals: 1 − μ = (1 − share)^mixing.
-        share = 1 - (1 - off_diagonal_mass) ** (1 / max(mixing, 1))
+        share = -math.expm1(math.log1p(-off_diagonal_mass) / max(mixing, 1))
         return torch.cat([factor.initial_theta(generator, share) for factor in self.factors])
 
 

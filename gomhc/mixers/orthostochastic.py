@@ -45,6 +45,8 @@ class Orthostochastic(Mixer):
         return block_frobenius(cayley(skew_symmetric(theta)), self.s)
 
     def stages(self) -> tuple[Stage, ...]:
+        if self.s < 1:  # to a stage it says that squares are not taken
+            raise ValueError(f"expected s >= 1, got {self.s}")
         return (Stage(CAYLEY, self.d, self.s),)
 
     def initial_theta(

@@ -41,6 +41,8 @@ class Sinkhorn(Mixer):
         return sinkhorn_knopp(theta.unflatten(-1, (self.d, self.d)), self.iterations, self.eps)
 
     def stages(self) -> tuple[Stage, ...] | None:
+        if self.iterations < 1:
+            raise ValueError(f"expected iterations >= 1, got {self.iterations}")
         return None if self.eps else (Stage(SINKHORN, self.d, self.iterations),)
 
     def initial_theta(
@@ -48,7 +50,8 @@ class Sinkhorn(Mixer):
     ) -> Float[Tensor, " g"]:
         """Logarithms of the near-identity matrix, which the iteration leaves as it is."""
         check_start(generator, off_diagonal_mass)
-        return near_identity(self.d, off_diagonal_mass).log().flatten()
+        logits = near_identity(self.d, off_diagonal_mass, torch.float64).log().flatten()
+        return logits.to(torch.get_default_dtype())
 
     def extra_repr(self) -> str:
         eps = f", eps={self.eps}" if self.eps else ""

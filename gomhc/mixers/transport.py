@@ -42,7 +42,11 @@ class Transport(Mixer):
     def initial_theta(
         self, generator: torch.Generator | None = None, off_diagonal_mass: float = 0.01
     ) -> Float[Tensor, " g"]:
-        """The near-identity matrix that the other mixers start from; `generator` has no part."""
+        """The near-identity matrix that the other mixers start from; `generator` has no part.
+
+        From d = 3 on it lies on kinks, as its shares are equal: there rounding decides which of two
+        one-sided derivatives the first step follows.
+        """
         check_start(generator, off_diagonal_mass)
         with torch.device("cpu"):  # the default may be "meta", which has no numbers
             start = near_identity(self.d, off_diagonal_mass, torch.float64)

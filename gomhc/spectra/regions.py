@@ -85,7 +85,8 @@ class Region:
         if not tolerance >= 0:
             raise ValueError(f"expected tolerance >= 0, got {tolerance}")
         if isinstance(points, Tensor):
-            inside = self.contains(points.detach().cpu().numpy(), tolerance)
+            plain = points.detach().cpu().to(torch.complex128).resolve_conj().resolve_neg()
+            inside = self.contains(plain.numpy(), tolerance)
             return torch.as_tensor(inside, device=points.device)
         shape = np.shape(points)
         z = np.asarray(points, dtype=complex).reshape(-1)

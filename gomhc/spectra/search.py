@@ -171,7 +171,7 @@ def search_spectrum(
     if start.shape != (count, g) or not start.isfinite().all():
         raise ValueError(f"expected finite starts ({count}, {g}), got shape {tuple(start.shape)}")
     device = targets.device
-    targets = targets.to(torch.complex128)
+    targets = targets.detach().to(torch.complex128)
     theta = start.detach().to(device, torch.float64, copy=True)
     adam = Adam(theta)
     # Of each search: the generator where it came nearest, how near, and the eigenvalue that did.

@@ -20,7 +20,7 @@ from gomhc.adam import Adam
 from gomhc.checks import check_count
 from gomhc.extras import load
 from gomhc.fused import Backend, check_backend, compiler
-from gomhc.fused.stages import Stage
+from gomhc.fused.stages import Stage, check_stages
 from gomhc.mixers import Mixer
 from gomhc.mixers.base import check_mixer
 from gomhc.stream_mixing.problem import Problem, seeded
@@ -287,12 +287,13 @@ def _stages(problem: Problem, mixer: Mixer, required: bool) -> tuple[Stage, ...]
     if problem.targets.device.type != "cpu":
         reason = f"the problem is on {problem.targets.device}"
     else:
-        stages = mixer.stages()
+        stages = mixer.own_stages()
         if stages is None:
             reason = f"it has no code for {type(mixer).__name__}"
         else:
             is_installed, reason = compiler("cpu")
             if is_installed:
+                check_stages(stages, mixer.num_parameters, problem.d)
                 return stages
     if required:
         raise ValueError(f"expected a case for the fused backend, but {reason}")
@@ -314,7 +315,7 @@ def _descend_fused(
     from gomhc import kernels
 
     data = theta, best, gram, base, learning_rate
-    arrays = (x.double().numpy() for x in data)
+    arrays = (x.detach().double().numpy() for x in data)
     *results, hard = kernels.descend(stages, *arrays, steps=steps, epsilon=epsilon)
     loss, matrix, end = map(torch.from_numpy, results)
     if hard.any():

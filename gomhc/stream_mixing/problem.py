@@ -60,13 +60,13 @@ class Problem:
         for name in ("targets", "X", "Y"):
             part = getattr(self, name)
             check_floating(name, part)
-            object.__setattr__(self, name, part.double())  # the class is frozen
-        problems, d = self.targets.shape[0], self.targets.shape[-1]
-        fits = self.X.shape == self.Y.shape and self.X.shape[:1] + self.X.shape[2:] == (problems, d)
-        if self.targets.shape != (problems, d, d) or self.X.ndim != 3 or not fits:
+            object.__setattr__(self, name, part.detach().double())  # the class is frozen
+        shape, of_X, of_Y = (tuple(part.shape) for part in (self.targets, self.X, self.Y))
+        fits = len(shape) == len(of_X) == 3 and of_X == of_Y and of_X[::2] == shape[::2]
+        if not fits or shape[1] != shape[2] or not (math.prod(shape) and math.prod(of_X)):
             raise ValueError(
-                "expected targets (problems, d, d) and X, Y (problems, samples, d), got "
-                f"{tuple(self.targets.shape)}, {tuple(self.X.shape)}, {tuple(self.Y.shape)}"
+                "expected targets (problems, d, d) and X, Y (problems, samples, d), none empty, "
+                f"got {shape}, {of_X}, {of_Y}"
             )
         for name in ("targets", "X", "Y"):
             bad = int((~getattr(self, name).isfinite()).sum())
@@ -239,7 +239,8 @@ def seeded(*seeds: int) -> torch.Generator:
 
 
 def _permutations(d: int, count: int, generator: torch.Generator) -> Tensor:
-    order = torch.rand(count, d, generator=generator).argsort(-1)
+    # In float32 whatever the default is: the seed fixes them.
+    order = torch.rand(count, d, generator=generator, dtype=torch.float32).argsort(-1)
     return torch.eye(d, dtype=torch.float64)[order]
 
 
