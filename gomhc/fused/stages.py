@@ -61,11 +61,14 @@ def check_stages(stages: Sequence[Stage], g: int, d: int) -> None:
 
     A mixer whose attributes were changed after it was made may have others.
     """
-    got = sum(stage.num_parameters for stage in stages), order_of(stages)
-    if got != (g, d):
+    taken, order = 0, 1
+    for stage in stages:  # a loop, as torch.compile cannot see through a sum over a generator
+        taken += stage.num_parameters
+        order *= stage.size
+    if (taken, order) != (g, d):
         raise ValueError(
-            f"expected stages that make matrices of order {d} of {g} numbers, got order {got[1]} "
-            f"of {got[0]}: was the mixer changed after it was made?"
+            f"expected stages that make matrices of order {d} of {g} numbers, got order {order} "
+            f"of {taken}: was the mixer changed after it was made?"
         )
 
 
