@@ -301,6 +301,8 @@ EXPECTED = {
     "streams-letters": HOLDS,
     "mixing-bible": HOLDS,
     "streams-bible": HOLDS,
+    "mixing-stories": HOLDS,
+    "streams-stories": HOLDS,
     "mixing-stories-large": HOLDS,
     "go-matches-letters": HOLDS,  # below all rivals
     "kromhc-matches-letters": HOLDS,  # at the others' loss
@@ -748,7 +750,7 @@ def test_a_gain_is_asked_for_and_a_small_one_suffices(folder, factor, verdict):
 
 def test_seeds_that_scatter_decide_nothing_and_say_how_wide_they_are(folder):
     noise = (0.95, 1.05)
-    for text in ("letters", "bible"):
+    for text in ("letters", "bible", "stories"):
         everywhere(folder, text, {GO: lambda seed: noise[seed % 2] * loss_of("identity", seed)})
     entry = judge(BY_ID["mixing-letters"], folder)
     assert entry.verdict == UNDECIDED
@@ -760,7 +762,8 @@ def test_seeds_that_scatter_decide_nothing_and_say_how_wide_they_are(folder):
 def test_the_answer_follows_the_texts_that_decide_it(folder):
     noise = (0.95, 1.05)
     everywhere(folder, "letters", {GO: lambda seed: loss_of("identity", seed)})
-    everywhere(folder, "bible", {GO: lambda seed: noise[seed % 2] * loss_of("identity", seed)})
+    for text in ("bible", "stories"):
+        everywhere(folder, text, {GO: lambda seed: noise[seed % 2] * loss_of("identity", seed)})
     words = answer("language-model", folder)
     assert words.startswith("No, not where the seeds decide it: ")
     assert "On the King James Bible the seeds scatter too much to tell." in words
