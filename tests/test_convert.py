@@ -2,8 +2,10 @@
 
 import copy
 import pickle
+import random
 import threading
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -68,6 +70,60 @@ class Dropping(Block):
     def forward(self, x):
         x = x + F.dropout(self.attn(self.ln_1(x)), 0.3, self.training)
         return x + self.mlp(self.ln_2(x))
+
+
+class Shifting(Block):
+    """Mixes a token with the one before it."""
+
+    def forward(self, x):
+        x = (x + F.pad(x, (0, 0, 1, -1))) / 2 if x.shape[1] > 1 else x
+        return super().forward(x)
+
+
+class Rolling(Block):
+    def forward(self, x):
+        return super().forward(x.roll(1, 1))
+
+
+class Sized(Block):
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x)) / x.shape[1]
+        return x + self.mlp(self.ln_2(x))
+
+
+class Skipping(Block):
+    """Leaves out a block at random, once in a million times, with one source or another."""
+
+    draw = staticmethod(random.random)
+
+    def forward(self, x):
+        return x if self.training and self.draw() < 1e-6 else super().forward(x)
+
+
+class SkippingWithNumpy(Skipping):
+    draw = staticmethod(np.random.rand)
+
+
+class SkippingWithTorch(Skipping):
+    draw = staticmethod(lambda: torch.rand(()))
+
+
+class Detached(Block):
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x.detach()))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Rerunning(Block):
+    reentrant = False
+
+    def forward(self, x):
+        x = x + checkpoint(self.attn, self.ln_1(x), use_reentrant=self.reentrant)
+        return x + self.mlp(self.ln_2(x))
+
+
+class RerunningByItself(Rerunning):
+    reentrant = True
 
 
 class Defaulted(Block):
@@ -668,7 +724,16 @@ BLOCKS = {"stack": "blocks", "whole_blocks": True, "dim": C}
         (mixed, BRANCHES, r"blocks.1 \(Scaled\) does not add its branches"),
         (lambda: network(Parallel), {}, r"blocks.0 \(Parallel\) does not add its branches"),
         (lambda: network(Gated), {}, r"blocks.0 \(Gated\) has weights beside those, gate"),
-        (lambda: network(Dropping).eval(), {}, r"\(Dropping\) does not add its branches"),
+        (lambda: network(Dropping).eval(), {}, r"\(Dropping\) draws random numbers"),
+        (lambda: network(Shifting), {}, r"\(Shifting\) does not add its branches"),
+        (lambda: network(Rolling), {}, r"\(Rolling\) does not add its branches"),
+        (lambda: network(Sized), {}, r"\(Sized\) does not add its branches"),
+        (lambda: network(Skipping), {}, r"\(Skipping\) draws random numbers"),
+        (lambda: network(SkippingWithNumpy), {}, r"\(SkippingWithNumpy\) draws random numbers"),
+        (lambda: network(SkippingWithTorch), {}, r"\(SkippingWithTorch\) draws random numbers"),
+        (lambda: network(Detached), {}, r"\(Detached\) does not pass on the gradient"),
+        (lambda: network(Rerunning), {}, r"\(Rerunning\) runs its branches again"),
+        (lambda: network(RerunningByItself), {}, "runs its branches again"),
         (defaulted, {}, r"\(Defaulted\) hands its attention or MLP other arguments"),
         (lambda: network(Defaulted), {}, r"forward that cannot be followed \(TypeError: .*mask"),
         (lambda: network(Cached), {}, "ln_1, attn, ln_2, mlp .*; Network has none.*whole_blocks"),
@@ -706,6 +771,14 @@ def test_wrong_kinds_are_named(model, options, words):
     with pytest.raises(TypeError, match=words):
         add_streams(model, **{"mixer": "go-mhc", **options})
     assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_blocks_are_proven_where_gradients_are_off(mode):
+    with mode():
+        add_streams(network(), "go-mhc")
+        with pytest.raises(ValueError, match="does not pass on the gradient"):
+            add_streams(network(Detached), "go-mhc")
 
 
 def test_a_stream_that_dim_does_not_fit():
