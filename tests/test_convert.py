@@ -548,6 +548,39 @@ def test_copies_have_weights_of_their_own(convert):
     assert not torch.allclose(ema(x), before)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo's own
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_copies_of_compiled_blocks_have_weights_of_their_own(convert, unchecked):
+    model, x = network(), tokens()
+    convert(model, "go-mhc")
+    for block in model.blocks:
+        block.compile(backend="eager")
+    before = model(x)
+    others = AveragedModel(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    train(model, x)
+    for other in others:
+        torch.testing.assert_close(other(x), before)
+
+
+class Locked(Block):
+    """Cannot be copied but by its own means."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "lock": None}
+
+
+def test_copies_are_made_of_a_block_s_own_state():
+    model, x = network(Locked), tokens()
+    add_streams(model, "go-mhc")
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.blocks[0].lock is None
+        torch.testing.assert_close(other(x), model(x))
+
+
 def test_a_state_dict_goes_from_one_converted_model_to_another():
     model, other, x = network(), network(), tokens()
     for each in (model, other):

@@ -137,7 +137,7 @@ class Streamed(nn.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """So that a block can be pickled though nobody can import its class."""
-        return _blank, (self.plain,), self.__dict__
+        return _blank, (self.plain,), self.__getstate__()
 
 
 @functools.cache
