@@ -8,8 +8,13 @@ import threading
 import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import distribute_tensor
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
@@ -17,6 +22,9 @@ from gomhc import MIXERS, HyperConnection, make_mixer, reduce_streams
 from gomhc.convert import add_streams, remove_streams
 
 C = 16
+SHARDED = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="this PyTorch shards on GPUs alone"
+)
 MOVED = 1e-8  # more than Adam makes of rounding in float64
 
 
@@ -803,6 +811,56 @@ def test_wrong_kinds_are_named(model, options, words):
     before = snapshot(model)
     with pytest.raises(TypeError, match=words):
         add_streams(model, **{"mixer": "go-mhc", **options})
+    assert snapshot(model) == before
+
+
+@pytest.fixture
+def process():
+    """The only one of a group."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def in_ddp():
+    return DistributedDataParallel(network())
+
+
+def around_ddp():
+    return nn.Sequential(in_ddp(), nn.Linear(5, 5))
+
+
+def in_fsdp():
+    model = network()
+    for block in model.blocks:
+        fully_shard(block, mesh=init_device_mesh("cpu", (1,)))
+    return model
+
+
+def in_parts():
+    """Without FSDP, as tensor parallelism has it."""
+    model, mesh = network(), init_device_mesh("cpu", (1,))
+    for block in model.blocks:
+        block.mlp[0].weight = nn.Parameter(distribute_tensor(block.mlp[0].weight.detach(), mesh))
+    return model
+
+
+@pytest.mark.parametrize(
+    "model, words",
+    [
+        (in_ddp, "but it is a DistributedDataParallel; add streams first"),
+        (around_ddp, "but 0 is a DistributedDataParallel"),
+        pytest.param(in_fsdp, "but blocks.0 is a FSDPModule", marks=SHARDED),
+        (in_parts, "but blocks.0.mlp.0 is sharded"),
+    ],
+)
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_a_model_that_processes_share_already(convert, model, words, process):
+    model = model()
+    before, stack = snapshot(model), next(m for m in model.modules() if type(m) is nn.ModuleList)
+    options = {"whole_blocks": True, "dim": C} if convert is whole else {}
+    with pytest.raises(ValueError, match=words):
+        add_streams(model, "go-mhc", stack=stack, **options)
     assert snapshot(model) == before
 
 

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from gomhc.convert.blocks import Streamed
 from gomhc.convert.layouts import WHOLE, Layout, children, described, known_layout, prove
 
+SHARED = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}  # not imported
+
 
 def find_stack(
     model: nn.Module, stack: str | nn.Module | None
@@ -55,6 +57,22 @@ def find_stack(
     if id(stack) not in names:
         raise ValueError(f"expected a stack of {type(model).__name__}, got one that it has not")
     return names[id(stack)], stack
+
+
+def check_undivided(model: nn.Module) -> None:
+    """Refuse a model that several processes share already, which would train streams apart.
+
+    Raises:
+        ValueError: if it is or has one of DDP or FSDP, or weights of which each has a part.
+    """
+    for name, module in model.named_modules():
+        kind = SHARED.intersection(base.__name__ for base in type(module).__mro__)
+        divided = any(hasattr(weight, "full_tensor") for weight in module.parameters(recurse=False))
+        if kind or divided:
+            raise ValueError(
+                f"expected a model before it is handed to DDP or FSDP, but {name or 'it'} is "
+                f"{f'a {min(kind)}' if kind else 'sharded'}; add streams first"
+            )
 
 
 def layout_of(place: str, block: nn.Module) -> Layout:

@@ -15,6 +15,7 @@ from gomhc.convert.order import check_parent, watch
 from gomhc.convert.stacks import (
     check_block,
     check_shape,
+    check_undivided,
     find_stack,
     layout_of,
     sample_weight,
@@ -111,7 +112,8 @@ def add_streams(
             is none.
         ValueError: if there is no such stack, mixer or d; a block is not one of those, already has
             streams, is in the stack twice or changes the shape of its input; dim is missing; the
-            model is known to use what goes from block to block. The model then is what it was.
+            model is known to use what goes from block to block, or is in DDP or FSDP. The model
+            then is what it was.
 
     Source: Note [Kept function] in `gomhc.hyper_connections`.
     """
@@ -129,6 +131,7 @@ def add_streams(
         "options": {key: plain(value) for key, value in options.items()},
     }
     name, found = find_stack(model, stack)
+    check_undivided(model)
     check_parent(model, found)
     conversion = convert(model, name, found, generator=generator, **given)
     holder, inside = place_of(model, found)
