@@ -1,6 +1,7 @@
 """Streams in stacks that are not ours: what passes through, what is kept, what is refused."""
 
 import copy
+import functools
 import pickle
 import random
 import threading
@@ -15,6 +16,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import distribute_tensor
 from torch.nn import functional as F
 from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrizations import weight_norm
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
@@ -157,6 +159,16 @@ class Cached(nn.Module):
         inside = self.linear(self.norm(hidden)) * scale
         inside = inside if shift is None else inside + shift
         return hidden + inside.tanh(), inside
+
+
+class Residual(nn.Linear):
+    """A block with weights of its own."""
+
+    def __init__(self):
+        super().__init__(C, C)
+
+    def forward(self, x):
+        return x + super().forward(x)
 
 
 class Network(nn.Module):
@@ -689,6 +701,28 @@ def test_a_part_of_a_stack_does_not_come_out_alone():
     remove_streams(model.blocks)
 
 
+def hooked(block):
+    block.forward = functools.partial(type(block).forward, block)  # as accelerate does
+
+
+def parametrized(block):
+    block.scale = nn.Parameter(torch.ones(2, 2))
+    weight_norm(block, "scale")
+
+
+@pytest.mark.parametrize("change", [hooked, parametrized])
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_blocks_that_were_changed_since_keep_their_streams(convert, change):
+    model, x = network(), tokens()
+    convert(model, "go-mhc")
+    change(model.blocks[1])
+    before, plain = model(x), snapshot(model)
+    with pytest.raises(ValueError, match="blocks.1 got another forward or class since"):
+        remove_streams(model)
+    assert snapshot(model) == plain
+    torch.testing.assert_close(model(x), before, rtol=0, atol=0)
+
+
 def test_two_models_side_by_side_lose_their_streams_together():
     both, x = nn.ModuleList([network(), network()]), tokens()
     for model in both:
@@ -726,6 +760,12 @@ def twice():
 def patched():
     model = network()
     model.blocks[2].forward = model.blocks[2].forward
+    return model
+
+
+def normed():
+    model = Network(*(Residual() for _ in range(3)))
+    weight_norm(model.blocks[1])
     return model
 
 
@@ -783,6 +823,7 @@ BLOCKS = {"stack": "blocks", "whole_blocks": True, "dim": C}
         (lambda: network(count=0), BRANCHES, "blocks in the stack 'blocks', got none"),
         (twice, BRANCHES, "each block of 'blocks' once"),
         (patched, BRANCHES, r"blocks.2 \(Block\) with the forward of its class"),
+        (normed, BLOCKS, r"blocks.1 \(ParametrizedResidual\) without parametrizations"),
         (converted, {}, "it already has some"),
         (converted, BRANCHES, "blocks.0 already has some"),
         (converted, BLOCKS, "blocks.0 already has some"),

@@ -4,6 +4,7 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gomhc.convert.blocks import Streamed
 from gomhc.convert.layouts import WHOLE, Layout, children, described, known_layout, prove
@@ -96,7 +97,8 @@ def check_block(place: str, block: nn.Module) -> None:
     """Refuse a block whose class cannot be changed, or was.
 
     Raises:
-        ValueError: if it has streams, or weights of their name, or a forward of its own.
+        ValueError: if it has streams, or weights of their name, or a forward of its own, or
+            parametrizations, which change the class too.
     """
     kind = type(block).__name__
     if isinstance(block, Streamed):
@@ -108,6 +110,8 @@ def check_block(place: str, block: nn.Module) -> None:
             f"expected {place} ({kind}) with the forward of its class; convert a model before it "
             "is scripted, or spread over devices"
         )
+    if is_parametrized(block):
+        raise ValueError(f"expected {place} ({kind}) without parametrizations of its own weights")
 
 
 def check_shape(place: str, block: nn.Module, dim: int) -> None:

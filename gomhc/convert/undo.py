@@ -27,7 +27,8 @@ def remove_streams(model: nn.Module) -> None:
     Raises:
         TypeError: if the model is no module.
         ValueError: if it has no streams, or a part of a stack alone, or some connection would not
-            be a plain residual; the model then is what it was.
+            be a plain residual, or a block got another class or forward since; the model then is
+            what it was.
 
     Source: Note [Kept function] in `gomhc.hyper_connections`.
     """
@@ -47,6 +48,12 @@ def remove_streams(model: nn.Module) -> None:
                 "the others need the streams"
             )
     for name, block in blocks.items():
+        if "forward" in vars(block) or type(block).__bases__ != (Streamed, block.plain):
+            raise ValueError(
+                f"expected blocks as add_streams left them, but {name or 'the model'} got another "
+                "forward or class since, as from accelerate, FSDP or a parametrization; undo that "
+                "first"
+            )
         for index, connection in enumerate(block.hyper_connections):
             assert isinstance(connection, HyperConnection)
             trained = departure(connection)
