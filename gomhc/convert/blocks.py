@@ -39,6 +39,7 @@ class Connections(nn.ModuleList):
         index: of the block there; the first makes the streams.
         count: of blocks there; the last makes one of the streams.
         layout: of its two branches; None where the whole block is one.
+        config: of the transformers model that holds the stack, and keeps its options; None without.
         d: number of streams.
         dim: C.
         here: `ran` says whether this thread called the block since it called the model.
@@ -51,9 +52,11 @@ class Connections(nn.ModuleList):
         index: int,
         count: int,
         layout: Layout | None,
+        config: Any,
     ) -> None:
         super().__init__(connections)
         self.stack, self.index, self.count, self.layout = stack, index, count, layout
+        self.config = config
         self.d, self.dim, self.here = connections[0].mixer.d, connections[0].dim, _InThread()
 
 

@@ -173,7 +173,8 @@ def convert(
             f"got {whole_blocks=} and {dim=}"
         )
     branches = 1 if whole_blocks else 2
-    stored = place_of(model, stack)[1] or name
+    holder, inside = place_of(model, stack)
+    config = None if holder is None else holder.config
     mixers: dict[torch.device, Mixer] = {}
     prepared: list[Connections] = []
     places: list[str] = []
@@ -210,8 +211,8 @@ def convert(
             ]
         for connection in connections if frozen else ():
             connection.freeze_mixing()
-        place_in = stored, len(prepared), len(blocks)
-        prepared.append(Connections(connections, *place_in, layout))
+        place_in = inside or name, len(prepared), len(blocks)
+        prepared.append(Connections(connections, *place_in, layout, config))
         prepared[-1].to(weight).train(block.training)
     for block, own in zip(blocks, prepared, strict=True):
         kind: Any = type(block)

@@ -64,10 +64,10 @@ def remove_streams(model: nn.Module) -> None:
                     "would compute something else"
                 )
     unwatch(model, set(parts))
+    forget(model, {part.stack for part in parts})
     for block in blocks.values():
         del block.hyper_connections
         block.__class__ = block.plain  # type: ignore[assignment]
-    forget(model, {part.stack for part in parts})
 
 
 @torch.no_grad()
