@@ -267,6 +267,24 @@ def test_in_bfloat16_the_start_is_kept_to_its_precision():
     torch.testing.assert_close(model(x), before, rtol=0, atol=0.05)
 
 
+class WideNorm(nn.LayerNorm):
+    """In float32, whatever the rest is in."""
+
+    def forward(self, x):
+        return super().forward(x.float()).to(x.dtype)
+
+
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_streams_have_the_dtype_of_the_matrices_of_a_block(convert):
+    model, x = network().bfloat16(), tokens().bfloat16()
+    for block in model.blocks:
+        block.ln_1, block.ln_2 = WideNorm(C), WideNorm(C)
+    before = model(x)
+    convert(model, "go-mhc")
+    assert {connection.weight.dtype for connection in connections(model)} == {torch.bfloat16}
+    torch.testing.assert_close(model(x), before, rtol=0, atol=0.05)
+
+
 def test_the_report_says_what_was_done():
     model = network()
     had = sum(weight.numel() for weight in model.parameters())

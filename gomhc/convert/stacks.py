@@ -140,9 +140,12 @@ def check_shape(place: str, block: nn.Module, dim: int) -> None:
 
 
 def sample_weight(block: nn.Module) -> Tensor:
-    """A tensor with the dtype and device of the block's streams."""
-    weights = (weight for weight in block.parameters() if weight.dtype.itemsize > 1)
-    return next(weights, torch.empty(0))
+    """A tensor with the dtype and device of the block's streams: a matrix, as norms may be wider.
+
+    What has 8 bits or fewer is stored so, and not computed with.
+    """
+    weights = (w for w in block.parameters() if w.is_floating_point() and w.itemsize > 1)
+    return min(weights, key=lambda weight: weight.ndim < 2, default=torch.empty(0))
 
 
 def width_of(place: str, block: nn.Module, layout: Layout) -> int:
