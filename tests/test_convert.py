@@ -1,5 +1,6 @@
 """Streams in stacks that are not ours: what passes through, what is kept, what is refused."""
 
+import collections
 import copy
 import functools
 import pickle
@@ -446,6 +447,77 @@ def test_a_sequential_block_has_the_length_and_the_parts_that_it_had():
     for each in net:
         expected = each[:](expected)
     torch.testing.assert_close(net(x), expected, rtol=0, atol=1e-5)
+
+
+class Listed(nn.ModuleList):
+    """A block that runs over itself."""
+
+    def __init__(self, children=None):
+        super().__init__(children or [nn.LayerNorm(C), nn.Linear(C, C)])
+
+    def forward(self, x):
+        inside = x
+        for child in self:
+            inside = child(inside)
+        return x + (inside + self[-1](x) + self[1:][0](x)) / len(self)
+
+
+class Named(nn.Module):
+    """With names that we might want too."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain, self.known = nn.Linear(C, C), nn.LayerNorm(C)
+
+    def forward(self, x):
+        return x + self.plain(self.known(x))
+
+
+@pytest.mark.parametrize("kind", [Listed, Named])
+def test_a_block_keeps_its_children_to_itself(kind):
+    model, x = network(kind), tokens()
+    before = model(x)
+    whole(model)
+    for each in (model, copy.deepcopy(model)):
+        torch.testing.assert_close(each(x), before, rtol=0, atol=2e-6)
+    remove_streams(model)
+    torch.testing.assert_close(model(x), before, rtol=0, atol=2e-6)
+
+
+def test_a_block_that_runs_over_all_its_children():
+    class Running(Block):
+        def forward(self, x):
+            for child in self.children():
+                x = child(x)
+            return x
+
+    model = network(Running)
+    whole(model)
+    with pytest.raises(ValueError, match="it runs all that it has, and its hyper_connections"):
+        model(tokens())
+
+
+Answer = collections.namedtuple("Answer", "hidden other")
+
+
+def test_a_named_tuple_stays_one():
+    class Tupled(Block):
+        def forward(self, x):
+            return Answer(super().forward(x), x.sum())
+
+    class Reading(Network):
+        def forward(self, x):
+            for block in self.blocks:
+                answer = block(x)
+                x = answer.hidden
+            return x, answer
+
+    model, x = Reading(*(Tupled() for _ in range(3))), tokens()
+    before, _ = model(x)
+    whole(model)
+    after, answer = model(x)
+    assert type(answer) is Answer
+    torch.testing.assert_close(after, before, rtol=0, atol=2e-6)
 
 
 class Sequence(nn.Sequential):

@@ -48,7 +48,7 @@ def remove_streams(model: nn.Module) -> None:
                 "the others need the streams"
             )
     for name, block in blocks.items():
-        if "forward" in vars(block) or type(block).__bases__ != (Streamed, block.plain):
+        if "forward" in vars(block) or type(block).__bases__ != (Streamed, block.gomhc_plain):
             raise ValueError(
                 f"expected blocks as add_streams left them, but {name or 'the model'} got another "
                 "forward or class since, as from accelerate, FSDP or a parametrization; undo that "
@@ -67,7 +67,7 @@ def remove_streams(model: nn.Module) -> None:
     forget(model, {part.stack for part in parts})
     for block in blocks.values():
         del block.hyper_connections
-        block.__class__ = block.plain  # type: ignore[assignment]
+        block.__class__ = block.gomhc_plain  # type: ignore[assignment]
 
 
 @torch.no_grad()
