@@ -298,6 +298,31 @@ def test_the_report_says_what_was_done():
     assert [c.mixer.d for c in connections(model)] == [4] * 6
 
 
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_the_report_does_not_count_what_is_frozen(convert):
+    model, x = network(), tokens()
+    report = convert(model, "go-mhc", frozen=True)
+    new = [weight for c in connections(model) for weight in c.parameters()]
+    with torch.no_grad():  # a gradient in every place but those of the frozen
+        for weight in new:
+            weight.add_(0.1 * torch.randn_like(weight))
+    model.double()(x.double()).square().sum().backward()
+    assert report.parameters == sum(int(weight.grad.count_nonzero()) for weight in new)
+
+
+@pytest.mark.parametrize("options", [{}, {"whole_blocks": True, "dim": C}])
+def test_the_report_names_blocks_as_their_stack_does(options):
+    blocks = collections.OrderedDict((f"layer_{index}", Block()) for index in range(2))
+    model = nn.ModuleDict({"blocks": nn.Sequential(blocks)})
+    report = add_streams(model, "go-mhc", stack="blocks", **options)
+    assert report.places[0] == ("blocks.layer_0" if options else "blocks.layer_0.attn")
+    for place in report.places:
+        model.get_submodule(place)
+    blocks = nn.Sequential(collections.OrderedDict(first=Block(), last=Scaled()))
+    with pytest.raises(ValueError, match=r"last \(Scaled\) does not add"):
+        add_streams(blocks, "go-mhc", stack="")
+
+
 def test_old_weights_keep_their_names_and_stay_the_same_tensors():
     model = network()
     old = dict(model.named_parameters())

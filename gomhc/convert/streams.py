@@ -37,7 +37,7 @@ class Conversion:
         mixer: name of the mixer.
         d: number of streams.
         places: dotted names of the branches that are wrapped, one for each connection.
-        parameters: trainable numbers that came in.
+        parameters: trainable numbers that came in; a frozen θ is none.
     """
 
     stack: str
@@ -178,8 +178,10 @@ def convert(
     mixers: dict[torch.device, Mixer] = {}
     prepared: list[Connections] = []
     places: list[str] = []
+    names = {child: own for own, child in stack.named_children()}
+    still = 0
     for block in blocks:
-        place = f"{name}.{len(prepared)}".lstrip(".")
+        place = f"{name}.{names[block]}".lstrip(".")
         check_block(place, block)
         layout = None
         if dim is None:
@@ -211,6 +213,8 @@ def convert(
             ]
         for connection in connections if frozen else ():
             connection.freeze_mixing()
+            rows, width = connection.mixer.num_parameters, connection.weight.shape[1]
+            still += rows * (width + 1) + 1
         place_in = inside or name, len(prepared), len(blocks)
         prepared.append(Connections(connections, *place_in, layout, config))
         prepared[-1].to(weight).train(block.training)
@@ -220,7 +224,7 @@ def convert(
         block.hyper_connections = own
     watch(model, prepared[0], prepared[-1])
     added = sum(weight.numel() for own in prepared for weight in own.parameters())
-    return Conversion(name, mixer, d, tuple(places), added)
+    return Conversion(name, mixer, d, tuple(places), added - still)
 
 
 @contextmanager
