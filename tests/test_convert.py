@@ -793,6 +793,30 @@ def test_streams_stay_where_the_gates_have_moved(part, words):
     assert snapshot(model) == plain
 
 
+@pytest.mark.parametrize("part", ["weight", "bias", "alpha"])
+@pytest.mark.parametrize("index", [0, -1])
+@pytest.mark.parametrize("mixer", ["go-mhc", "hc"])
+def test_what_is_not_finite_is_no_plain_residual(mixer, part, index):
+    model = network()
+    add_streams(model, mixer)
+    with torch.no_grad():
+        getattr(connections(model)[3], part)[index] = torch.nan
+    with pytest.raises(ValueError, match="blocks.1.hyper_connections.1 has weights that are not"):
+        remove_streams(model)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own modules
+def test_a_connection_with_something_around_it():
+    model = network()
+    add_streams(model, "go-mhc")
+    own = model.blocks[1].hyper_connections
+    own[0] = torch.compile(own[0], backend="eager")
+    plain = snapshot(model)
+    with pytest.raises(ValueError, match="as blocks.1.hyper_connections.0, got OptimizedModule"):
+        remove_streams(model)
+    assert snapshot(model) == plain
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("d", range(2, 9))
 def test_streams_come_out_in_double_precision_for_any_d(d, late):

@@ -55,7 +55,11 @@ def remove_streams(model: nn.Module) -> None:
                 "first"
             )
         for index, connection in enumerate(block.hyper_connections):
-            assert isinstance(connection, HyperConnection)
+            if not isinstance(connection, HyperConnection):
+                raise ValueError(
+                    f"expected a HyperConnection as {name}.hyper_connections.{index}, got "
+                    f"{type(connection).__name__}; take out what is around it first"
+                )
             trained = departure(connection)
             if trained:
                 raise ValueError(
@@ -75,6 +79,8 @@ def departure(connection: HyperConnection) -> str | None:
     """What keeps a connection from being x + F(x) on the mean of the streams; None if nothing."""
     mixer = connection.mixer
     assert isinstance(mixer, Mixer)
+    if not all(weight.isfinite().all() for weight in connection.parameters()):
+        return "has weights that are not finite"
     d, g = mixer.d, mixer.num_parameters
     tolerance = 8 * torch.finfo(torch.float32).eps  # weights may have been in it, now or before
     res, pre, post = (
