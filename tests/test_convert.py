@@ -3,6 +3,7 @@
 import collections
 import copy
 import functools
+import inspect
 import pickle
 import random
 import threading
@@ -983,7 +984,10 @@ def test_what_cannot_be_converted_is_named_and_left_as_it_is(model, options, wor
     [
         (network, {"stack": "head.0"}, "ModuleList or Sequential as the stack, got LayerNorm"),
         (network, {"d": 2.0}, "number of streams d as an integer"),
-        (network, {"iterations": 3}, "options s, factors"),
+        (network, {"iterations": 3}, "options s, factors; got iterations"),
+        (network, {"s": 2, "iterations": 3}, "options s, factors; got iterations$"),
+        (network, {"s": 2, "whole_block": True}, "no option whole_block; did you mean whole_bl"),
+        (network, {"off_diagonal": 0.1}, "did you mean off_diagonal_mass"),
     ],
 )
 def test_wrong_kinds_are_named(model, options, words):
@@ -1073,6 +1077,19 @@ def test_a_block_called_without_a_stream_that_is_known_by_name():
 def test_a_mixer_in_the_place_of_its_name(unchecked):
     with pytest.raises(TypeError, match="the name of a mixer, got Orthostochastic"):
         add_streams(network(), make_mixer("go-mhc", 4))
+
+
+@pytest.mark.parametrize("flag", ["frozen", "whole_blocks"])
+def test_a_flag_that_is_none(flag, unchecked):
+    with pytest.raises(TypeError, match=f"{flag} as True or False, got 'no'"):
+        add_streams(network(), "go-mhc", **{flag: "no"})
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_the_options_of_a_mixer_are_not_taken_for_misspelt_ones(mixer):
+    own = {*inspect.signature(MIXERS[mixer]).parameters, "factors"} - {"d"}
+    values = {"iterations": 5, "eps": 0.0, "s": 1, "factors": (2, 2)}
+    add_streams(network(), mixer, **{option: values[option] for option in own})
 
 
 def test_what_is_no_model(unchecked):

@@ -1,8 +1,10 @@
 """Streams in a model that has none, and out of it again, without changing what it computes."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
@@ -108,8 +110,8 @@ def add_streams(
         What was converted; it prints as one line.
 
     Raises:
-        TypeError: if a size is no integer, the mixer has no such option or is no name, or the stack
-            is none.
+        TypeError: if a size is no integer, a flag no bool, the mixer has no such option or is no
+            name, or the stack is none.
         ValueError: if there is no such stack, mixer or d; a block is not one of those, already has
             streams, is in the stack twice or changes the shape of its input; dim is missing; the
             model is known to use what goes from block to block, or is in DDP or FSDP. The model
@@ -119,6 +121,13 @@ def add_streams(
     """
     if not isinstance(mixer, str):
         raise TypeError(f"expected the name of a mixer, got {type(mixer).__name__}")
+    for flag, value in {"whole_blocks": whole_blocks, "frozen": frozen}.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"expected {flag} as True or False, got {value!r}")
+    for option in options:  # that of a mixer is like none of these
+        near = get_close_matches(option, inspect.signature(add_streams).parameters, 1, cutoff=0.8)
+        if near:
+            raise TypeError(f"expected no option {option}; did you mean {near[0]}?")
     given: dict[str, Any] = {
         "mixer": mixer,
         "d": check_count("number of streams d", d, least=2),
