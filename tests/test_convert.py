@@ -190,13 +190,13 @@ class Network(nn.Module):
 
 
 class Leaving(Network):
-    """May stop before the last block."""
+    """May begin after the first block, or stop before the last."""
 
-    most = 3
+    least, most = 0, 3
 
     def forward(self, x):
         x = self.inside(x)
-        for block in self.blocks[: self.most]:
+        for block in self.blocks[self.least : self.most]:
             x = block(x)
         return x.mean(1)
 
@@ -566,7 +566,9 @@ def test_a_call_that_leaves_out_the_last_block_is_seen(convert):
     assert model(x).shape == (2, C)
     for model.most in (1, 2):
         for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            with pytest.raises(ValueError, match="Leaving to run its stack to the last block"):
+            with pytest.raises(
+                ValueError, match="Leaving to run its stack .* it left out the last"
+            ):
                 each(x)
     model.most = 0  # the stack is not used at all
     assert model(x).shape == (2, C)
@@ -577,6 +579,17 @@ def test_a_call_that_leaves_out_the_last_block_is_seen(convert):
     model.most = 1
     assert model(x).shape == (2, C)
     assert not model._forward_hooks and not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_a_call_that_leaves_out_the_first_block_is_seen(convert):
+    model, x = Leaving(*(Block() for _ in range(3))), tokens((2, 4))  # as many as streams
+    convert(model, "go-mhc", d=4)
+    for model.least in (1, 2):
+        with pytest.raises(ValueError, match="Leaving to run its stack .* it left out the first"):
+            model(x)
+    model.least = 3  # the stack is not used at all
+    assert model(x).shape == (2, C)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo's own

@@ -77,7 +77,7 @@ def add_streams(
     them go (..., d, C): that is what hooks of blocks and `output_hidden_states` see, and
     `reduce_streams` makes the plain (..., C) of it. The model has to run its blocks one after the
     other, all of them, and do nothing else with what goes from one to the next. Only a part of that
-    can be seen: a call that leaves out the last block raises an error.
+    can be seen: a call that leaves out the first block or the last raises an error.
 
     Old weights keep their names; new ones are `hyper_connections` of each block, in its dtype, but
     b and α in float32 at least. In half precision the start is kept as well as that can hold it.
