@@ -1,13 +1,24 @@
 """Streams in stacks that are not ours: what passes through, what is kept, what is refused."""
 
+import collections
 import copy
+import functools
+import inspect
 import pickle
+import random
 import threading
 
+import numpy as np
 import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from torch.distributed.tensor import distribute_tensor
 from torch.nn import functional as F
+from torch.nn.parallel import DistributedDataParallel
+from torch.nn.utils.parametrizations import weight_norm
 from torch.optim.swa_utils import AveragedModel
 from torch.utils.checkpoint import checkpoint
 
@@ -15,6 +26,9 @@ from gomhc import MIXERS, HyperConnection, make_mixer, reduce_streams
 from gomhc.convert import add_streams, remove_streams
 
 C = 16
+SHARDED = pytest.mark.skipif(
+    not hasattr(torch.cpu.Stream, "record_event"), reason="this PyTorch shards on GPUs alone"
+)
 MOVED = 1e-8  # more than Adam makes of rounding in float64
 
 
@@ -70,6 +84,60 @@ class Dropping(Block):
         return x + self.mlp(self.ln_2(x))
 
 
+class Shifting(Block):
+    """Mixes a token with the one before it."""
+
+    def forward(self, x):
+        x = (x + F.pad(x, (0, 0, 1, -1))) / 2 if x.shape[1] > 1 else x
+        return super().forward(x)
+
+
+class Rolling(Block):
+    def forward(self, x):
+        return super().forward(x.roll(1, 1))
+
+
+class Sized(Block):
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x)) / x.shape[1]
+        return x + self.mlp(self.ln_2(x))
+
+
+class Skipping(Block):
+    """Leaves out a block at random, once in a million times, with one source or another."""
+
+    draw = staticmethod(random.random)
+
+    def forward(self, x):
+        return x if self.training and self.draw() < 1e-6 else super().forward(x)
+
+
+class SkippingWithNumpy(Skipping):
+    draw = staticmethod(np.random.rand)
+
+
+class SkippingWithTorch(Skipping):
+    draw = staticmethod(lambda: torch.rand(()))
+
+
+class Detached(Block):
+    def forward(self, x):
+        x = x + self.attn(self.ln_1(x.detach()))
+        return x + self.mlp(self.ln_2(x))
+
+
+class Rerunning(Block):
+    reentrant = False
+
+    def forward(self, x):
+        x = x + checkpoint(self.attn, self.ln_1(x), use_reentrant=self.reentrant)
+        return x + self.mlp(self.ln_2(x))
+
+
+class RerunningByItself(Rerunning):
+    reentrant = True
+
+
 class Defaulted(Block):
     def forward(self, x, mask=None):
         mask = "causal" if mask is None else mask
@@ -95,6 +163,16 @@ class Cached(nn.Module):
         return hidden + inside.tanh(), inside
 
 
+class Residual(nn.Linear):
+    """A block with weights of its own."""
+
+    def __init__(self):
+        super().__init__(C, C)
+
+    def forward(self, x):
+        return x + super().forward(x)
+
+
 class Network(nn.Module):
     def __init__(self, *blocks):
         super().__init__()
@@ -112,13 +190,13 @@ class Network(nn.Module):
 
 
 class Leaving(Network):
-    """May stop before the last block."""
+    """May begin after the first block, or stop before the last."""
 
-    most = 3
+    least, most = 0, 3
 
     def forward(self, x):
         x = self.inside(x)
-        for block in self.blocks[: self.most]:
+        for block in self.blocks[self.least : self.most]:
             x = block(x)
         return x.mean(1)
 
@@ -191,6 +269,24 @@ def test_in_bfloat16_the_start_is_kept_to_its_precision():
     torch.testing.assert_close(model(x), before, rtol=0, atol=0.05)
 
 
+class WideNorm(nn.LayerNorm):
+    """In float32, whatever the rest is in."""
+
+    def forward(self, x):
+        return super().forward(x.float()).to(x.dtype)
+
+
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_streams_have_the_dtype_of_the_matrices_of_a_block(convert):
+    model, x = network().bfloat16(), tokens().bfloat16()
+    for block in model.blocks:
+        block.ln_1, block.ln_2 = WideNorm(C), WideNorm(C)
+    before = model(x)
+    convert(model, "go-mhc")
+    assert {connection.weight.dtype for connection in connections(model)} == {torch.bfloat16}
+    torch.testing.assert_close(model(x), before, rtol=0, atol=0.05)
+
+
 def test_the_report_says_what_was_done():
     model = network()
     had = sum(weight.numel() for weight in model.parameters())
@@ -201,6 +297,31 @@ def test_the_report_says_what_was_done():
     assert str(report) == f"6 connections in blocks (go-mhc, 4 streams), {added:,} parameters"
     assert len(connections(model)) == 6
     assert [c.mixer.d for c in connections(model)] == [4] * 6
+
+
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_the_report_does_not_count_what_is_frozen(convert):
+    model, x = network(), tokens()
+    report = convert(model, "go-mhc", frozen=True)
+    new = [weight for c in connections(model) for weight in c.parameters()]
+    with torch.no_grad():  # a gradient in every place but those of the frozen
+        for weight in new:
+            weight.add_(0.1 * torch.randn_like(weight))
+    model.double()(x.double()).square().sum().backward()
+    assert report.parameters == sum(int(weight.grad.count_nonzero()) for weight in new)
+
+
+@pytest.mark.parametrize("options", [{}, {"whole_blocks": True, "dim": C}])
+def test_the_report_names_blocks_as_their_stack_does(options):
+    blocks = collections.OrderedDict((f"layer_{index}", Block()) for index in range(2))
+    model = nn.ModuleDict({"blocks": nn.Sequential(blocks)})
+    report = add_streams(model, "go-mhc", stack="blocks", **options)
+    assert report.places[0] == ("blocks.layer_0" if options else "blocks.layer_0.attn")
+    for place in report.places:
+        model.get_submodule(place)
+    blocks = nn.Sequential(collections.OrderedDict(first=Block(), last=Scaled()))
+    with pytest.raises(ValueError, match=r"last \(Scaled\) does not add"):
+        add_streams(blocks, "go-mhc", stack="")
 
 
 def test_old_weights_keep_their_names_and_stay_the_same_tensors():
@@ -354,6 +475,77 @@ def test_a_sequential_block_has_the_length_and_the_parts_that_it_had():
     torch.testing.assert_close(net(x), expected, rtol=0, atol=1e-5)
 
 
+class Listed(nn.ModuleList):
+    """A block that runs over itself."""
+
+    def __init__(self, children=None):
+        super().__init__(children or [nn.LayerNorm(C), nn.Linear(C, C)])
+
+    def forward(self, x):
+        inside = x
+        for child in self:
+            inside = child(inside)
+        return x + (inside + self[-1](x) + self[1:][0](x)) / len(self)
+
+
+class Named(nn.Module):
+    """With names that we might want too."""
+
+    def __init__(self):
+        super().__init__()
+        self.plain, self.known = nn.Linear(C, C), nn.LayerNorm(C)
+
+    def forward(self, x):
+        return x + self.plain(self.known(x))
+
+
+@pytest.mark.parametrize("kind", [Listed, Named])
+def test_a_block_keeps_its_children_to_itself(kind):
+    model, x = network(kind), tokens()
+    before = model(x)
+    whole(model)
+    for each in (model, copy.deepcopy(model)):
+        torch.testing.assert_close(each(x), before, rtol=0, atol=2e-6)
+    remove_streams(model)
+    torch.testing.assert_close(model(x), before, rtol=0, atol=2e-6)
+
+
+def test_a_block_that_runs_over_all_its_children():
+    class Running(Block):
+        def forward(self, x):
+            for child in self.children():
+                x = child(x)
+            return x
+
+    model = network(Running)
+    whole(model)
+    with pytest.raises(ValueError, match="it runs all that it has, and its hyper_connections"):
+        model(tokens())
+
+
+Answer = collections.namedtuple("Answer", "hidden other")
+
+
+def test_a_named_tuple_stays_one():
+    class Tupled(Block):
+        def forward(self, x):
+            return Answer(super().forward(x), x.sum())
+
+    class Reading(Network):
+        def forward(self, x):
+            for block in self.blocks:
+                answer = block(x)
+                x = answer.hidden
+            return x, answer
+
+    model, x = Reading(*(Tupled() for _ in range(3))), tokens()
+    before, _ = model(x)
+    whole(model)
+    after, answer = model(x)
+    assert type(answer) is Answer
+    torch.testing.assert_close(after, before, rtol=0, atol=2e-6)
+
+
 class Sequence(nn.Sequential):
     def __init__(self):
         super().__init__(nn.Linear(C, C), nn.Tanh())
@@ -374,7 +566,9 @@ def test_a_call_that_leaves_out_the_last_block_is_seen(convert):
     assert model(x).shape == (2, C)
     for model.most in (1, 2):
         for each in (model, copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
-            with pytest.raises(ValueError, match="Leaving to run its stack to the last block"):
+            with pytest.raises(
+                ValueError, match="Leaving to run its stack .* it left out the last"
+            ):
                 each(x)
     model.most = 0  # the stack is not used at all
     assert model(x).shape == (2, C)
@@ -385,6 +579,17 @@ def test_a_call_that_leaves_out_the_last_block_is_seen(convert):
     model.most = 1
     assert model(x).shape == (2, C)
     assert not model._forward_hooks and not model._forward_pre_hooks
+
+
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_a_call_that_leaves_out_the_first_block_is_seen(convert):
+    model, x = Leaving(*(Block() for _ in range(3))), tokens((2, 4))  # as many as streams
+    convert(model, "go-mhc", d=4)
+    for model.least in (1, 2):
+        with pytest.raises(ValueError, match="Leaving to run its stack .* it left out the first"):
+            model(x)
+    model.least = 3  # the stack is not used at all
+    assert model(x).shape == (2, C)
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo's own
@@ -492,6 +697,39 @@ def test_copies_have_weights_of_their_own(convert):
     assert not torch.allclose(ema(x), before)
 
 
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor:UserWarning")  # Dynamo's own
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_copies_of_compiled_blocks_have_weights_of_their_own(convert, unchecked):
+    model, x = network(), tokens()
+    convert(model, "go-mhc")
+    for block in model.blocks:
+        block.compile(backend="eager")
+    before = model(x)
+    others = AveragedModel(model), copy.deepcopy(model), pickle.loads(pickle.dumps(model))
+    train(model, x)
+    for other in others:
+        torch.testing.assert_close(other(x), before)
+
+
+class Locked(Block):
+    """Cannot be copied but by its own means."""
+
+    def __init__(self):
+        super().__init__()
+        self.lock = threading.Lock()
+
+    def __getstate__(self):
+        return {**super().__getstate__(), "lock": None}
+
+
+def test_copies_are_made_of_a_block_s_own_state():
+    model, x = network(Locked), tokens()
+    add_streams(model, "go-mhc")
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other.blocks[0].lock is None
+        torch.testing.assert_close(other(x), model(x))
+
+
 def test_a_state_dict_goes_from_one_converted_model_to_another():
     model, other, x = network(), network(), tokens()
     for each in (model, other):
@@ -569,6 +807,30 @@ def test_streams_stay_where_the_gates_have_moved(part, words):
     assert snapshot(model) == plain
 
 
+@pytest.mark.parametrize("part", ["weight", "bias", "alpha"])
+@pytest.mark.parametrize("index", [0, -1])
+@pytest.mark.parametrize("mixer", ["go-mhc", "hc"])
+def test_what_is_not_finite_is_no_plain_residual(mixer, part, index):
+    model = network()
+    add_streams(model, mixer)
+    with torch.no_grad():
+        getattr(connections(model)[3], part)[index] = torch.nan
+    with pytest.raises(ValueError, match="blocks.1.hyper_connections.1 has weights that are not"):
+        remove_streams(model)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch.compile's own modules
+def test_a_connection_with_something_around_it():
+    model = network()
+    add_streams(model, "go-mhc")
+    own = model.blocks[1].hyper_connections
+    own[0] = torch.compile(own[0], backend="eager")
+    plain = snapshot(model)
+    with pytest.raises(ValueError, match="as blocks.1.hyper_connections.0, got OptimizedModule"):
+        remove_streams(model)
+    assert snapshot(model) == plain
+
+
 @pytest.mark.parametrize("late", [False, True])
 @pytest.mark.parametrize("d", range(2, 9))
 def test_streams_come_out_in_double_precision_for_any_d(d, late):
@@ -590,6 +852,28 @@ def test_a_part_of_a_stack_does_not_come_out_alone():
     assert snapshot(model) == plain
     torch.testing.assert_close(model(x), before, rtol=0, atol=0)
     remove_streams(model.blocks)
+
+
+def hooked(block):
+    block.forward = functools.partial(type(block).forward, block)  # as accelerate does
+
+
+def parametrized(block):
+    block.scale = nn.Parameter(torch.ones(2, 2))
+    weight_norm(block, "scale")
+
+
+@pytest.mark.parametrize("change", [hooked, parametrized])
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_blocks_that_were_changed_since_keep_their_streams(convert, change):
+    model, x = network(), tokens()
+    convert(model, "go-mhc")
+    change(model.blocks[1])
+    before, plain = model(x), snapshot(model)
+    with pytest.raises(ValueError, match="blocks.1 got another forward or class since"):
+        remove_streams(model)
+    assert snapshot(model) == plain
+    torch.testing.assert_close(model(x), before, rtol=0, atol=0)
 
 
 def test_two_models_side_by_side_lose_their_streams_together():
@@ -632,6 +916,12 @@ def patched():
     return model
 
 
+def normed():
+    model = Network(*(Residual() for _ in range(3)))
+    weight_norm(model.blocks[1])
+    return model
+
+
 def converted():
     model = network()
     add_streams(model, "go-mhc")
@@ -668,7 +958,16 @@ BLOCKS = {"stack": "blocks", "whole_blocks": True, "dim": C}
         (mixed, BRANCHES, r"blocks.1 \(Scaled\) does not add its branches"),
         (lambda: network(Parallel), {}, r"blocks.0 \(Parallel\) does not add its branches"),
         (lambda: network(Gated), {}, r"blocks.0 \(Gated\) has weights beside those, gate"),
-        (lambda: network(Dropping).eval(), {}, r"\(Dropping\) does not add its branches"),
+        (lambda: network(Dropping).eval(), {}, r"\(Dropping\) draws random numbers"),
+        (lambda: network(Shifting), {}, r"\(Shifting\) does not add its branches"),
+        (lambda: network(Rolling), {}, r"\(Rolling\) does not add its branches"),
+        (lambda: network(Sized), {}, r"\(Sized\) does not add its branches"),
+        (lambda: network(Skipping), {}, r"\(Skipping\) draws random numbers"),
+        (lambda: network(SkippingWithNumpy), {}, r"\(SkippingWithNumpy\) draws random numbers"),
+        (lambda: network(SkippingWithTorch), {}, r"\(SkippingWithTorch\) draws random numbers"),
+        (lambda: network(Detached), {}, r"\(Detached\) does not pass on the gradient"),
+        (lambda: network(Rerunning), {}, r"\(Rerunning\) runs its branches again"),
+        (lambda: network(RerunningByItself), {}, "runs its branches again"),
         (defaulted, {}, r"\(Defaulted\) hands its attention or MLP other arguments"),
         (lambda: network(Defaulted), {}, r"forward that cannot be followed \(TypeError: .*mask"),
         (lambda: network(Cached), {}, "ln_1, attn, ln_2, mlp .*; Network has none.*whole_blocks"),
@@ -677,6 +976,7 @@ BLOCKS = {"stack": "blocks", "whole_blocks": True, "dim": C}
         (lambda: network(count=0), BRANCHES, "blocks in the stack 'blocks', got none"),
         (twice, BRANCHES, "each block of 'blocks' once"),
         (patched, BRANCHES, r"blocks.2 \(Block\) with the forward of its class"),
+        (normed, BLOCKS, r"blocks.1 \(ParametrizedResidual\) without parametrizations"),
         (converted, {}, "it already has some"),
         (converted, BRANCHES, "blocks.0 already has some"),
         (converted, BLOCKS, "blocks.0 already has some"),
@@ -697,7 +997,10 @@ def test_what_cannot_be_converted_is_named_and_left_as_it_is(model, options, wor
     [
         (network, {"stack": "head.0"}, "ModuleList or Sequential as the stack, got LayerNorm"),
         (network, {"d": 2.0}, "number of streams d as an integer"),
-        (network, {"iterations": 3}, "options s, factors"),
+        (network, {"iterations": 3}, "options s, factors; got iterations"),
+        (network, {"s": 2, "iterations": 3}, "options s, factors; got iterations$"),
+        (network, {"s": 2, "whole_block": True}, "no option whole_block; did you mean whole_bl"),
+        (network, {"off_diagonal": 0.1}, "did you mean off_diagonal_mass"),
     ],
 )
 def test_wrong_kinds_are_named(model, options, words):
@@ -706,6 +1009,64 @@ def test_wrong_kinds_are_named(model, options, words):
     with pytest.raises(TypeError, match=words):
         add_streams(model, **{"mixer": "go-mhc", **options})
     assert snapshot(model) == before
+
+
+@pytest.fixture
+def process():
+    """The only one of a group."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+def in_ddp():
+    return DistributedDataParallel(network())
+
+
+def around_ddp():
+    return nn.Sequential(in_ddp(), nn.Linear(5, 5))
+
+
+def in_fsdp():
+    model = network()
+    for block in model.blocks:
+        fully_shard(block, mesh=init_device_mesh("cpu", (1,)))
+    return model
+
+
+def in_parts():
+    """Without FSDP, as tensor parallelism has it."""
+    model, mesh = network(), init_device_mesh("cpu", (1,))
+    for block in model.blocks:
+        block.mlp[0].weight = nn.Parameter(distribute_tensor(block.mlp[0].weight.detach(), mesh))
+    return model
+
+
+@pytest.mark.parametrize(
+    "model, words",
+    [
+        (in_ddp, "but it is a DistributedDataParallel; add streams first"),
+        (around_ddp, "but 0 is a DistributedDataParallel"),
+        pytest.param(in_fsdp, "but blocks.0 is a FSDPModule", marks=SHARDED),
+        (in_parts, "but blocks.0.mlp.0 is sharded"),
+    ],
+)
+@pytest.mark.parametrize("convert", [add_streams, whole], ids=["branches", "blocks"])
+def test_a_model_that_processes_share_already(convert, model, words, process):
+    model = model()
+    before, stack = snapshot(model), next(m for m in model.modules() if type(m) is nn.ModuleList)
+    options = {"whole_blocks": True, "dim": C} if convert is whole else {}
+    with pytest.raises(ValueError, match=words):
+        add_streams(model, "go-mhc", stack=stack, **options)
+    assert snapshot(model) == before
+
+
+@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode])
+def test_blocks_are_proven_where_gradients_are_off(mode):
+    with mode():
+        add_streams(network(), "go-mhc")
+        with pytest.raises(ValueError, match="does not pass on the gradient"):
+            add_streams(network(Detached), "go-mhc")
 
 
 def test_a_stream_that_dim_does_not_fit():
@@ -729,6 +1090,19 @@ def test_a_block_called_without_a_stream_that_is_known_by_name():
 def test_a_mixer_in_the_place_of_its_name(unchecked):
     with pytest.raises(TypeError, match="the name of a mixer, got Orthostochastic"):
         add_streams(network(), make_mixer("go-mhc", 4))
+
+
+@pytest.mark.parametrize("flag", ["frozen", "whole_blocks"])
+def test_a_flag_that_is_none(flag, unchecked):
+    with pytest.raises(TypeError, match=f"{flag} as True or False, got 'no'"):
+        add_streams(network(), "go-mhc", **{flag: "no"})
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_the_options_of_a_mixer_are_not_taken_for_misspelt_ones(mixer):
+    own = {*inspect.signature(MIXERS[mixer]).parameters, "factors"} - {"d"}
+    values = {"iterations": 5, "eps": 0.0, "s": 1, "factors": (2, 2)}
+    add_streams(network(), mixer, **{option: values[option] for option in own})
 
 
 def test_what_is_no_model(unchecked):

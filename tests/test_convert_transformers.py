@@ -483,6 +483,32 @@ def test_models_of_one_configuration_keep_streams_of_their_own(mixers, tmp_path)
     assert one.transformer.config is one.config
 
 
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda model: model], ids=["copy", "itself"])
+@pytest.mark.parametrize("from_disk", [False, True])
+def test_one_of_two_stacks_comes_out(copied, from_disk, tmp_path):
+    sizes = {"vocab_size": 64, "d_model": 32, "d_kv": 8, "d_ff": 48, "num_heads": 4}
+    config = transformers.T5Config(**sizes, num_layers=2, decoder_start_token_id=0)
+    model = trained_enough(transformers.T5ForConditionalGeneration(config))
+    ids = inputs("GPT-2")["input_ids"]
+    given = {"input_ids": ids, "labels": ids}
+    for stack in ("encoder.block", "decoder.block"):
+        add_streams(model, "go-mhc", stack=stack, whole_blocks=True, dim=32)
+    before = logits(model, given)
+    if from_disk:
+        model.save_pretrained(tmp_path / "both")
+        model = from_pretrained(type(model), tmp_path / "both")
+    part = copied(model)
+    remove_streams(part.decoder)
+    assert [entry["stack"] for entry in part.config.gomhc] == ["encoder.block"]
+    if part is not model:
+        assert len(model.config.gomhc) == 2
+    part.save_pretrained(tmp_path / "one")
+    same = from_pretrained(type(model), tmp_path / "one")
+    torch.testing.assert_close(logits(same, given), before, rtol=0, atol=1e-5)
+    remove_streams(part.encoder.block)
+    assert not hasattr(part.config, "gomhc")
+
+
 class Wrapped(torch.nn.Module):
     """As Lightning and others hold a model."""
 

@@ -236,6 +236,24 @@ def test_what_is_taken_over(deepseek, generator):
     assert len(connections(model)) == 5
 
 
+OURS = ["weight", "bias", "alpha"]
+
+
+def trained(connection):
+    return [name for name in OURS if getattr(connection, name).requires_grad]
+
+
+@pytest.mark.parametrize("name", ["mhc", "go-mhc"])
+@pytest.mark.parametrize("theirs, ours", [("fn", "weight"), ("base", "bias"), ("scale", "alpha")])
+def test_what_is_trained_is_taken_over_one_by_one(deepseek, generator, theirs, ours, name):
+    model = tiny(deepseek, generator)
+    getattr(model.model.layers[1].attn_hc, theirs).requires_grad_(False)
+    replace_mixers(model, name)
+    layers = model.model.layers
+    assert trained(layers[1].attn_hc.connection) == [each for each in OURS if each != ours]
+    assert trained(layers[1].ffn_hc.connection) == OURS
+
+
 def test_a_kind_of_glm():
     """The same layer under another name."""
     glm = pytest.importorskip("transformers.models.glm5_next.modeling_glm5_next")
@@ -436,6 +454,23 @@ def test_dropout_of_the_streams_stays(package, generator):
     torch.testing.assert_close(ours(X), expected, rtol=1e-5, atol=1e-5)
     assert (expected == 0).float().mean() > 0.4
     torch.testing.assert_close(ours.eval()(X), theirs.eval()(X), rtol=1e-5, atol=1e-5)
+
+
+THEIRS = {
+    "weight": ["norm.gamma", "dynamic_alpha_fn", "dynamic_beta_fn"],
+    "bias": ["static_alpha", "static_beta"],
+    "alpha": ["residual_scale", "pre_branch_scale", "h_post_scale"],
+}
+
+
+@pytest.mark.parametrize("ours", OURS)
+def test_of_theirs_too_what_is_trained_is_taken_over_one_by_one(package, ours):
+    theirs = package.mHC(D, dim=C).requires_grad_(False)
+    assert trained(replace_mixers(copy.deepcopy(theirs), "go-mhc").connection) == []
+    for name in THEIRS[ours]:
+        one = copy.deepcopy(theirs)
+        one.get_parameter(name).requires_grad_(True)
+        assert trained(replace_mixers(one, "go-mhc").connection) == [ours]
 
 
 def test_a_branch_keeps_its_mode(package):

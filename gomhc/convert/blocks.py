@@ -39,6 +39,7 @@ class Connections(nn.ModuleList):
         index: of the block there; the first makes the streams.
         count: of blocks there; the last makes one of the streams.
         layout: of its two branches; None where the whole block is one.
+        config: of the transformers model that holds the stack, and keeps its options; None without.
         d: number of streams.
         dim: C.
         here: `ran` says whether this thread called the block since it called the model.
@@ -51,10 +52,19 @@ class Connections(nn.ModuleList):
         index: int,
         count: int,
         layout: Layout | None,
+        config: Any,
     ) -> None:
         super().__init__(connections)
         self.stack, self.index, self.count, self.layout = stack, index, count, layout
+        self.config = config
         self.d, self.dim, self.here = connections[0].mixer.d, connections[0].dim, _InThread()
+
+    def forward(self, *arguments: Any, **options: Any) -> None:
+        """Say what a block does that calls them."""
+        raise ValueError(
+            "expected a block that names the children that it runs, but it runs all that it has, "
+            "and its hyper_connections are among them now"
+        )
 
 
 def run(
@@ -74,15 +84,15 @@ def change(
     arguments: tuple[Any, ...],
     options: Mapping[str, Any],
 ) -> Float[Tensor, "*batch C"]:
-    """block(x) − x; what the block returns beside the stream goes to the list."""
+    """block(x) − x; the tuple that a block may return goes to the list."""
     # Of a copy, as a block may write its answer into what it is given.
-    answer = block.plain.forward(block, x.clone(), *arguments, **options)
+    answer = block.gomhc_plain.forward(block, x.clone(), *arguments, **options)
     if isinstance(answer, tuple):
-        answer, *rest = answer
-        others.append(rest)
+        others.append(answer)
+        answer = answer[0]
     if not isinstance(answer, Tensor) or answer.shape != x.shape:
         got = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        kind = block.plain.__name__
+        kind = block.gomhc_plain.__name__
         raise ValueError(f"expected {kind} to return a stream {tuple(x.shape)}, got {got}")
     return answer - x
 
@@ -91,13 +101,13 @@ class Streamed(nn.Module):
     """What a block with streams does in place of its own `forward`.
 
     Attributes:
-        plain: class of the block without streams.
-        known: what that is called with.
+        gomhc_plain: class of the block without streams; so named as a block may have a `plain`.
+        gomhc_known: what that is called with.
         hyper_connections: one for the attention and one for the MLP, or one for the whole block.
     """
 
-    plain: type[nn.Module]
-    known: inspect.Signature
+    gomhc_plain: type[nn.Module]
+    gomhc_known: inspect.Signature
     hyper_connections: Connections
 
     def forward(self, *arguments: Any, **options: Any) -> Any:
@@ -105,14 +115,14 @@ class Streamed(nn.Module):
         own = self.hyper_connections
         own.here.ran = True
         if own.layout is not None:
-            x, named = bind(self.known, arguments, options)
+            x, named = bind(self.gomhc_known, arguments, options)
         elif arguments:
             x, *rest = arguments
             arguments = tuple(rest)
-        elif (stream := next(iter(self.known.parameters))) in options:
+        elif (stream := next(iter(self.gomhc_known.parameters))) in options:
             x = options.pop(stream)
         else:
-            kind = self.plain.__name__
+            kind = self.gomhc_plain.__name__
             raise TypeError(f"expected the stream as the first argument of {kind}, got none")
         X = self._streams_of(x) if own.index == 0 else x
         others: list[Any] = []
@@ -123,7 +133,10 @@ class Streamed(nn.Module):
             X = own[0](X, lambda x: apply(self, own.layout.attention, x, given))
             X = own[1](X, lambda x: apply(self, own.layout.mlp, x, {}))
         x = reduce_streams(X) if own.index == own.count - 1 else X
-        return (x, *others[0]) if others else x
+        if not others:
+            return x
+        make = getattr(type(others[0]), "_make", tuple)  # of a named tuple, which it stays
+        return make((x, *others[0][1:]))
 
     def _streams_of(self, x: Any) -> Float[Tensor, "*batch d C"]:
         """The streams that the first block makes of what it is called with."""
@@ -137,20 +150,20 @@ class Streamed(nn.Module):
 
     def __reduce__(self) -> tuple[Any, ...]:
         """So that a block can be pickled though nobody can import its class."""
-        return _blank, (self.plain,), self.__dict__
+        return _blank, (self.gomhc_plain,), self.__getstate__()
 
 
 @functools.cache
 def streamed(plain: Any) -> type[Streamed]:
     """The class of blocks with streams made of another (Note [Class] in this module)."""
     names = {"__module__": plain.__module__, "__qualname__": plain.__qualname__}
-    own = {"plain": plain, "known": signature(plain)}
-    if issubclass(plain, nn.Sequential):
+    own = {"gomhc_plain": plain, "gomhc_known": signature(plain)}
+    if issubclass(plain, nn.Sequential | nn.ModuleList):
         own |= {"__iter__": _iterate, "__len__": _length, "__getitem__": _item}
     return type(plain.__name__, (Streamed, plain), names | own)
 
 
-# What a `Sequential` applies one after the other are all its children but the new one.
+# What a `Sequential` or `ModuleList` runs over are all its children but the new one.
 
 
 def _iterate(block: Streamed) -> Iterator[nn.Module]:
@@ -163,7 +176,11 @@ def _length(block: Streamed) -> int:
 
 def _item(block: Streamed, index: int | slice) -> nn.Module:
     children = list(_iterate(block))
-    return nn.Sequential(*children[index]) if isinstance(index, slice) else children[index]
+    if not isinstance(index, slice):
+        return children[index]
+    if isinstance(block, nn.ModuleList):
+        return block.gomhc_plain(children[index])
+    return nn.Sequential(*children[index])
 
 
 def _blank(plain: Any) -> Streamed:

@@ -46,7 +46,10 @@ def remember(model: nn.Module, holder: Any, entry: dict[str, Any]) -> None:
 
 
 def forget(model: nn.Module, stacks: set[str]) -> None:
-    """Take the options of some stacks out of all configurations that can be seen from here."""
+    """Take the options of some stacks out of all configurations that can be seen from here.
+
+    Connections see that of the model that holds them, whatever part of it is given.
+    """
     for module in model.modules():
         config = configuration(module)
         if not hasattr(config, CONFIG):

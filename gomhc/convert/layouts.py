@@ -4,17 +4,21 @@ Note [Proof]
     Children of the same names do not make the same block: Granite names them as Llama does and
     multiplies the branches; others add both branches to the same stream. So a block is known by
     what it computes. Its own `forward` runs with random matrices in place of its children, and so
-    does the sum of the two branches; both have to give the same numbers, and to hand each child the
-    same arguments: in training and in evaluation, with all the arguments and without any. A few
-    numbers are enough, and no weight takes part. A block with weights beside its children, such as
-    a scale that is trained, is refused, as it may be 1 today.
+    does the sum of the two branches; both have to give the same numbers and gradients, and to hand
+    each child the same arguments: in training and in evaluation, with all the arguments and without
+    any. A few tokens of a few texts are enough, and no weight takes part. A block with weights
+    beside its children, such as a scale that is trained, is refused, as it may be 1 today; so is
+    one that draws random numbers, as it may skip a branch another time.
 """
 
+import functools
 import inspect
 import itertools
+import random
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -139,6 +143,23 @@ def _random(rows: int, seed: int) -> Tensor:
     return torch.randn(rows, WIDTH, dtype=torch.float64, device="cpu", generator=generator)
 
 
+def _dice() -> list[Any]:
+    """Where the sources of random numbers stand."""
+    numpy: Any = np.random.get_state()  # noqa: NPY002 (what others draw from)
+    return [random.getstate(), numpy[1].tolist(), numpy[2:], torch.get_rng_state().tolist()]
+
+
+@functools.cache
+def _subclass(kind: Any) -> Any:
+    """What blocks with streams have as well, so that no checkpointing wraps the forward of `kind`.
+
+    That of transformers acts where a class has its outermost forward.
+    """
+    return type(kind.__name__, (kind,), {"__module__": kind.__module__})
+
+
+@torch.inference_mode(False)
+@torch.enable_grad()
 def _difference(
     block: nn.Module, layout: Layout, pair: bool, training: bool, full: bool
 ) -> str | None:
@@ -147,28 +168,38 @@ def _difference(
         name: _Part(child, pair and name in ATTENTIONS, seed)
         for seed, (name, child) in enumerate(block.named_children())
     }
-    probe = nn.Module.__new__(type(block))
+    kind: Any = type(block)
+    probe = nn.Module.__new__(_subclass(kind))
     probe.__dict__.update(block.__dict__, _modules=parts, training=training)
-    known = signature(type(block))
+    known = signature(kind)
     given = {
         name: object()
         for name, parameter in list(known.parameters.items())[1:]
         if name not in CROSS and (full or parameter.default is parameter.empty)
     }
-    x = _random(3, seed=99)[:, None]
+    x, slope = (_random(15, seed).unflatten(0, (3, 5)) for seed in (98, 99))
+    x.requires_grad_()
+    stood = _dice()
     try:
-        with torch.no_grad():
-            answer = type(block).forward(probe, x, **given)
-            calls = [part.seen.copy() for part in parts.values()]
-            options = for_attention(bind(known, (x,), given)[1])
-            expected = x + apply(probe, layout.attention, x, options)
-            expected = expected + apply(probe, layout.mlp, expected, {})
+        answer = kind.forward(probe, x.clone(), **given)
+        if _dice() != stood:
+            return "draws random numbers"
+        calls = [part.seen.copy() for part in parts.values()]
+        options = for_attention(bind(known, (x,), given)[1])
+        expected = x + apply(probe, layout.attention, x, options)
+        expected = expected + apply(probe, layout.mlp, expected, {})
+        if not isinstance(answer, Tensor):
+            return f"returns a {type(answer).__name__}"
+        if answer.shape != expected.shape or not torch.allclose(answer, expected):
+            return "does not add its branches one after the other, or scales them"
+        total = sum(len(part.seen) for part in parts.values())
+        answer.backward(slope)
+        if sum(len(part.seen) for part in parts.values()) > total:
+            return "runs its branches again in the backward pass (activation checkpointing)"
+        if not torch.allclose(x.grad, torch.autograd.grad(expected, x, slope)[0]):
+            return "does not pass on the gradient of its branches"
     except Exception as error:
         return f"{UNKNOWN} ({type(error).__name__}: {error})"
-    if not isinstance(answer, Tensor):
-        return f"returns a {type(answer).__name__}"
-    if answer.shape != expected.shape or not torch.allclose(answer, expected):
-        return "does not add its branches one after the other, or scales them"
     own = [part.seen[len(seen) :] for part, seen in zip(parts.values(), calls, strict=True)]
     return None if own == calls else "hands its attention or MLP other arguments"
 

@@ -34,7 +34,7 @@ def check_parent(model: nn.Module, stack: nn.Module) -> None:
 
 
 def watch(model: nn.Module, first: Connections, last: Connections) -> None:
-    """See at every call of a model that streams that were made become one again."""
+    """See at every call of a model that its streams are made, and become one again."""
     model.register_forward_pre_hook(functools.partial(_begin, first, last))
     model.register_forward_hook(functools.partial(_end, first, last))
 
@@ -57,8 +57,9 @@ def _begin(first: Connections, last: Connections, model: nn.Module, arguments: A
 def _end(
     first: Connections, last: Connections, model: nn.Module, arguments: Any, answer: Any
 ) -> None:
-    if first.here.ran and not last.here.ran:
+    if first.here.ran != last.here.ran:
         raise ValueError(
-            f"expected {type(model).__name__} to run its stack to the last block, which makes one "
-            f"stream of {first.d}, but it left out the last"
+            f"expected {type(model).__name__} to run its stack from the first block, which makes "
+            f"{first.d} streams, to the last, which makes one of them, but it left out the "
+            f"{'last' if first.here.ran else 'first'}"
         )

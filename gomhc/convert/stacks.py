@@ -4,9 +4,12 @@ import copy
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from gomhc.convert.blocks import Streamed
 from gomhc.convert.layouts import WHOLE, Layout, children, described, known_layout, prove
+
+SHARED = {"DistributedDataParallel", "FullyShardedDataParallel", "FSDPModule"}  # not imported
 
 
 def find_stack(
@@ -57,6 +60,22 @@ def find_stack(
     return names[id(stack)], stack
 
 
+def check_undivided(model: nn.Module) -> None:
+    """Refuse a model that several processes share already, which would train streams apart.
+
+    Raises:
+        ValueError: if it is or has one of DDP or FSDP, or weights of which each has a part.
+    """
+    for name, module in model.named_modules():
+        kind = SHARED.intersection(base.__name__ for base in type(module).__mro__)
+        divided = any(hasattr(weight, "full_tensor") for weight in module.parameters(recurse=False))
+        if kind or divided:
+            raise ValueError(
+                f"expected a model before it is handed to DDP or FSDP, but {name or 'it'} is "
+                f"{f'a {min(kind)}' if kind else 'sharded'}; add streams first"
+            )
+
+
 def layout_of(place: str, block: nn.Module) -> Layout:
     """The layout of a block, proven.
 
@@ -78,7 +97,8 @@ def check_block(place: str, block: nn.Module) -> None:
     """Refuse a block whose class cannot be changed, or was.
 
     Raises:
-        ValueError: if it has streams, or weights of their name, or a forward of its own.
+        ValueError: if it has streams, or weights of their name, or a forward of its own, or
+            parametrizations, which change the class too.
     """
     kind = type(block).__name__
     if isinstance(block, Streamed):
@@ -90,6 +110,8 @@ def check_block(place: str, block: nn.Module) -> None:
             f"expected {place} ({kind}) with the forward of its class; convert a model before it "
             "is scripted, or spread over devices"
         )
+    if is_parametrized(block):
+        raise ValueError(f"expected {place} ({kind}) without parametrizations of its own weights")
 
 
 def check_shape(place: str, block: nn.Module, dim: int) -> None:
@@ -118,9 +140,12 @@ def check_shape(place: str, block: nn.Module, dim: int) -> None:
 
 
 def sample_weight(block: nn.Module) -> Tensor:
-    """A tensor with the dtype and device of the block's streams."""
-    weights = (weight for weight in block.parameters() if weight.dtype.itemsize > 1)
-    return next(weights, torch.empty(0))
+    """A tensor with the dtype and device of the block's streams: a matrix, as norms may be wider.
+
+    What has 8 bits or fewer is stored so, and not computed with.
+    """
+    weights = (w for w in block.parameters() if w.is_floating_point() and w.itemsize > 1)
+    return min(weights, key=lambda weight: weight.ndim < 2, default=torch.empty(0))
 
 
 def width_of(place: str, block: nn.Module, layout: Layout) -> int:

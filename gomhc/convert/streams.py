@@ -1,8 +1,10 @@
 """Streams in a model that has none, and out of it again, without changing what it computes."""
 
+import inspect
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Literal
 
 import torch
@@ -15,6 +17,7 @@ from gomhc.convert.order import check_parent, watch
 from gomhc.convert.stacks import (
     check_block,
     check_shape,
+    check_undivided,
     find_stack,
     layout_of,
     sample_weight,
@@ -36,7 +39,7 @@ class Conversion:
         mixer: name of the mixer.
         d: number of streams.
         places: dotted names of the branches that are wrapped, one for each connection.
-        parameters: trainable numbers that came in.
+        parameters: trainable numbers that came in; a frozen θ is none.
     """
 
     stack: str
@@ -74,7 +77,7 @@ def add_streams(
     them go (..., d, C): that is what hooks of blocks and `output_hidden_states` see, and
     `reduce_streams` makes the plain (..., C) of it. The model has to run its blocks one after the
     other, all of them, and do nothing else with what goes from one to the next. Only a part of that
-    can be seen: a call that leaves out the last block raises an error.
+    can be seen: a call that leaves out the first block or the last raises an error.
 
     Old weights keep their names; new ones are `hyper_connections` of each block, in its dtype, but
     b and α in float32 at least. In half precision the start is kept as well as that can hold it.
@@ -107,16 +110,24 @@ def add_streams(
         What was converted; it prints as one line.
 
     Raises:
-        TypeError: if a size is no integer, the mixer has no such option or is no name, or the stack
-            is none.
+        TypeError: if a size is no integer, a flag no bool, the mixer has no such option or is no
+            name, or the stack is none.
         ValueError: if there is no such stack, mixer or d; a block is not one of those, already has
             streams, is in the stack twice or changes the shape of its input; dim is missing; the
-            model is known to use what goes from block to block. The model then is what it was.
+            model is known to use what goes from block to block, or is in DDP or FSDP. The model
+            then is what it was.
 
     Source: Note [Kept function] in `gomhc.hyper_connections`.
     """
     if not isinstance(mixer, str):
         raise TypeError(f"expected the name of a mixer, got {type(mixer).__name__}")
+    for flag, value in {"whole_blocks": whole_blocks, "frozen": frozen}.items():
+        if not isinstance(value, bool):
+            raise TypeError(f"expected {flag} as True or False, got {value!r}")
+    for option in options:  # that of a mixer is like none of these
+        near = get_close_matches(option, inspect.signature(add_streams).parameters, 1, cutoff=0.8)
+        if near:
+            raise TypeError(f"expected no option {option}; did you mean {near[0]}?")
     given: dict[str, Any] = {
         "mixer": mixer,
         "d": check_count("number of streams d", d, least=2),
@@ -129,6 +140,7 @@ def add_streams(
         "options": {key: plain(value) for key, value in options.items()},
     }
     name, found = find_stack(model, stack)
+    check_undivided(model)
     check_parent(model, found)
     conversion = convert(model, name, found, generator=generator, **given)
     holder, inside = place_of(model, found)
@@ -170,12 +182,15 @@ def convert(
             f"got {whole_blocks=} and {dim=}"
         )
     branches = 1 if whole_blocks else 2
-    stored = place_of(model, stack)[1] or name
+    holder, inside = place_of(model, stack)
+    config = None if holder is None else holder.config
     mixers: dict[torch.device, Mixer] = {}
     prepared: list[Connections] = []
     places: list[str] = []
+    names = {child: own for own, child in stack.named_children()}
+    still = 0
     for block in blocks:
-        place = f"{name}.{len(prepared)}".lstrip(".")
+        place = f"{name}.{names[block]}".lstrip(".")
         check_block(place, block)
         layout = None
         if dim is None:
@@ -207,8 +222,10 @@ def convert(
             ]
         for connection in connections if frozen else ():
             connection.freeze_mixing()
-        place_in = stored, len(prepared), len(blocks)
-        prepared.append(Connections(connections, *place_in, layout))
+            rows, width = connection.mixer.num_parameters, connection.weight.shape[1]
+            still += rows * (width + 1) + 1
+        place_in = inside or name, len(prepared), len(blocks)
+        prepared.append(Connections(connections, *place_in, layout, config))
         prepared[-1].to(weight).train(block.training)
     for block, own in zip(blocks, prepared, strict=True):
         kind: Any = type(block)
@@ -216,7 +233,7 @@ def convert(
         block.hyper_connections = own
     watch(model, prepared[0], prepared[-1])
     added = sum(weight.numel() for own in prepared for weight in own.parameters())
-    return Conversion(name, mixer, d, tuple(places), added)
+    return Conversion(name, mixer, d, tuple(places), added - still)
 
 
 @contextmanager

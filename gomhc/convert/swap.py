@@ -250,7 +250,7 @@ def replace_mixers(
     ours agree.
 
     Known are those of DeepSeek-V4 and GLM-5-Next in `transformers`, and mHC of hyper-connections.
-    Device, dtype, training mode and whether weights are trained are taken over; b and α are in
+    Device, dtype, training mode and which of W, b and α are trained are taken over; b and α are in
     float32 at least. Make the optimizer afterwards. `from_pretrained` builds a model's own class,
     so to save and load a model let its class call `replace_mixers(self, …)` at the end of
     `__init__`.
@@ -285,13 +285,13 @@ def replace_mixers(
         if not _is_connection(module):
             continue
         try:
-            weights = _weights(module)
+            with torch.enable_grad():  # so that what is made of trained weights says so
+                weights = _weights(module)
         except _CannotReplaceError as why:
             obstacles.append(f"{name or 'the model'} ({type(module).__name__}): {why}")
             continue
         given = {**weights.sinkhorn, **options} if mixer == "mhc" else options
         connection = _connection(weights, mixer, given, backend, off_diagonal_mass, generator)
-        connection.requires_grad_(any(x.requires_grad for x in module.parameters(recurse=False)))
         new[module] = weights.place(connection.train(module.training))
         new[module].training = module.training  # its branch keeps a mode of its own
     if obstacles:
@@ -330,4 +330,6 @@ def _connection(
     connection.weight[ours:] = weights.weight[theirs:]
     connection.bias[ours:] = weights.bias[theirs:]
     connection.alpha[first:] = weights.alpha[first:]
+    for name in ("weight", "bias", "alpha"):
+        getattr(connection, name).requires_grad_(getattr(weights, name).requires_grad)
     return connection

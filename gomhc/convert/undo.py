@@ -27,7 +27,8 @@ def remove_streams(model: nn.Module) -> None:
     Raises:
         TypeError: if the model is no module.
         ValueError: if it has no streams, or a part of a stack alone, or some connection would not
-            be a plain residual; the model then is what it was.
+            be a plain residual, or a block got another class or forward since; the model then is
+            what it was.
 
     Source: Note [Kept function] in `gomhc.hyper_connections`.
     """
@@ -47,8 +48,18 @@ def remove_streams(model: nn.Module) -> None:
                 "the others need the streams"
             )
     for name, block in blocks.items():
+        if "forward" in vars(block) or type(block).__bases__ != (Streamed, block.gomhc_plain):
+            raise ValueError(
+                f"expected blocks as add_streams left them, but {name or 'the model'} got another "
+                "forward or class since, as from accelerate, FSDP or a parametrization; undo that "
+                "first"
+            )
         for index, connection in enumerate(block.hyper_connections):
-            assert isinstance(connection, HyperConnection)
+            if not isinstance(connection, HyperConnection):
+                raise ValueError(
+                    f"expected a HyperConnection as {name}.hyper_connections.{index}, got "
+                    f"{type(connection).__name__}; take out what is around it first"
+                )
             trained = departure(connection)
             if trained:
                 raise ValueError(
@@ -57,10 +68,10 @@ def remove_streams(model: nn.Module) -> None:
                     "would compute something else"
                 )
     unwatch(model, set(parts))
+    forget(model, {part.stack for part in parts})
     for block in blocks.values():
         del block.hyper_connections
-        block.__class__ = block.plain  # type: ignore[assignment]
-    forget(model, {part.stack for part in parts})
+        block.__class__ = block.gomhc_plain  # type: ignore[assignment]
 
 
 @torch.no_grad()
@@ -68,6 +79,8 @@ def departure(connection: HyperConnection) -> str | None:
     """What keeps a connection from being x + F(x) on the mean of the streams; None if nothing."""
     mixer = connection.mixer
     assert isinstance(mixer, Mixer)
+    if not all(weight.isfinite().all() for weight in connection.parameters()):
+        return "has weights that are not finite"
     d, g = mixer.d, mixer.num_parameters
     tolerance = 8 * torch.finfo(torch.float32).eps  # weights may have been in it, now or before
     res, pre, post = (

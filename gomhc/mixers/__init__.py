@@ -82,9 +82,12 @@ def make_mixer(
         hint = f"; did you mean {near[0]}?" if near else ""
         raise ValueError(f"expected one of {', '.join(MIXERS)}; got {name!r}{hint}")
     own = [option for option in inspect.signature(MIXERS[name]).parameters if option != "d"]
-    if not set(options) <= {*own, "factors"}:
-        known = ", ".join(dict.fromkeys([*own, "factors"]))
-        raise TypeError(f"expected for {name} the options {known}; got {', '.join(options)}")
+    known = dict.fromkeys([*own, "factors"])
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise TypeError(
+            f"expected for {name} the options {', '.join(known)}; got {', '.join(unknown)}"
+        )
     check_backend(backend)
     if "factors" in own or options.get("factors") is None:
         mixer = MIXERS[name](d, **{k: v for k, v in options.items() if k in own})
