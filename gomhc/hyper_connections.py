@@ -51,7 +51,7 @@ from gomhc.fused import STREAMED, Backend, check_backend, choose, transformed
 from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams
 from gomhc.fused.stages import check_stages
 from gomhc.maps import autocast_dtype, full_precision
-from gomhc.mixers.base import Mixer, check_mixer
+from gomhc.mixers.base import Mixer, check_mixer, own_stages
 from gomhc.mixers.identity import Identity
 
 __all__ = ["HyperConnection", "expand_streams", "reduce_streams"]
@@ -319,7 +319,7 @@ class HyperConnection(nn.Module):
         """The mixer's, as the operators take them, if these are the path to take."""
         if not self._compiled():
             return None
-        stages = self.mixer.own_stages()
+        stages = own_stages(self.mixer)
         if type(self.mixer) is Identity and not self.mixer.patched:
             stages = ()
         dtype = torch.float16 if narrow == torch.float16 else X.dtype

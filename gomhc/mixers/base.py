@@ -107,10 +107,6 @@ class Mixer(nn.Module, ABC):
         """
         return None
 
-    def own_stages(self) -> tuple[Stage, ...] | None:
-        """`stages`, but None if the instance has been given another `mix` or `forward`."""
-        return None if self.patched else self.stages()
-
     def forward(
         self, theta: Float[Tensor, "*batch g"], backend: Backend | None = None
     ) -> Float[Tensor, "*batch d d"]:
@@ -138,7 +134,7 @@ class Mixer(nn.Module, ABC):
                 f"expected theta of shape (..., {self.num_parameters}) for "
                 f"{type(self).__name__} with d = {self.d}, got {tuple(theta.shape)}"
             )
-        stages = self.own_stages()
+        stages = own_stages(self)
         tokens = math.prod(theta.shape[:-1])
         where = theta.dtype, theta.device.type, transformed(theta)
         choice = choose(self.backend if backend is None else backend, stages, tokens, *where)
@@ -193,6 +189,11 @@ def check_start(generator: torch.Generator | None, off_diagonal_mass: float) -> 
         raise TypeError(f"expected off_diagonal_mass as a number, got {off_diagonal_mass!r}")
     if not 0 < off_diagonal_mass < 1:
         raise ValueError(f"expected off_diagonal_mass in (0, 1), got {off_diagonal_mass}")
+
+
+def own_stages(mixer: Mixer) -> tuple[Stage, ...] | None:
+    """Its stages, but None if the instance has been given another `mix` or `forward`."""
+    return None if mixer.patched else mixer.stages()
 
 
 def near_identity(

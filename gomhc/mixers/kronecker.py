@@ -11,7 +11,7 @@ from gomhc.checks import check_count
 from gomhc.fused import Backend
 from gomhc.fused.stages import Stage
 from gomhc.maps import kronecker
-from gomhc.mixers.base import Mixer, check_start
+from gomhc.mixers.base import Mixer, check_start, own_stages
 from gomhc.mixers.birkhoff_von_neumann import BirkhoffVonNeumann
 from gomhc.mixers.orthostochastic import Orthostochastic
 
@@ -70,7 +70,7 @@ class Kronecker(Mixer):
         return kronecker(mixed)
 
     def stages(self) -> tuple[Stage, ...] | None:
-        parts = [factor.own_stages() for factor in self.factors]
+        parts = [own_stages(factor) for factor in self.factors]
         known = [part for part in parts if part is not None]
         whole = len(known) == len(parts)
         return tuple([stage for part in known for stage in part]) if whole else None

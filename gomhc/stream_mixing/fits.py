@@ -22,7 +22,7 @@ from gomhc.extras import load
 from gomhc.fused import Backend, check_backend, compiler
 from gomhc.fused.stages import Stage, check_stages
 from gomhc.mixers import Mixer
-from gomhc.mixers.base import check_mixer
+from gomhc.mixers.base import check_mixer, own_stages
 from gomhc.stream_mixing.problem import Problem, seeded
 
 __all__ = ["Fit", "Run", "fit", "steps_to", "sweep"]
@@ -287,7 +287,7 @@ def _stages(problem: Problem, mixer: Mixer, required: bool) -> tuple[Stage, ...]
     if problem.targets.device.type != "cpu":
         reason = f"the problem is on {problem.targets.device}"
     else:
-        stages = mixer.own_stages()
+        stages = own_stages(mixer)
         if stages is None:
             reason = f"it has no code for {type(mixer).__name__}"
         else:
