@@ -766,7 +766,7 @@ def test_the_answer_follows_the_texts_that_decide_it(folder):
         everywhere(folder, text, {GO: lambda seed: noise[seed % 2] * loss_of("identity", seed)})
     words = answer("language-model", folder)
     assert words.startswith("No, not where the seeds decide it: ")
-    assert "On the King James Bible the seeds scatter too much to tell." in words
+    assert "On the King James Bible the seeds scatter too much." in words
     everywhere(folder, "letters", {GO: lambda seed: 0.9 * loss_of("identity", seed)})
     assert answer("language-model", folder).startswith("Yes, where the seeds decide it: ")
 

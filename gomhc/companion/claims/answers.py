@@ -164,7 +164,7 @@ def language_model(said: Said) -> str:
 def _trained(name: str, mixing: Verdict, streams: Verdict) -> str:
     """What came of one text, in a sentence."""
     if mixing.verdict == streams.verdict == UNDECIDED:
-        return f"On {name} the seeds scatter too much to tell."
+        return f"On {name} the seeds scatter too much."
     parts = [
         _apart(entry.values["difference"], other) if entry.values else entry.measured
         for entry, other in ((mixing, "unmixed streams'"), (streams, "one stream's"))
