@@ -396,19 +396,6 @@ def permutation_matrices(d: int) -> Float[Tensor, "count d d"]:
     return torch.nn.functional.one_hot(images, d).to(torch.get_default_dtype())
 
 
-def mixture(
-    theta: Float[Tensor, "*batch count"], matrices: Float[Tensor, "count d d"]
-) -> Float[Tensor, "*batch d d"]:
-    """Σ_k softmax(θ)_k M_k, in the dtype of θ.
-
-    From 6! terms on it is added up in float64 where the device has that. A float32 product adds
-    many small terms to one large, as at the start of mHC-lite, and is off by 3e-5 then.
-    """
-    exact = len(matrices) >= math.factorial(6) and theta.device.type != "mps"
-    weights = (theta.double() if exact else theta).softmax(-1)
-    return torch.einsum("...k,kij->...ij", weights, matrices.to(weights)).to(theta.dtype)
-
-
 @functools.cache
 def permutations(d: int) -> np.ndarray:
     """(d!, d): π_k(i), in the order of `permutation_matrices`. Do not write to it."""

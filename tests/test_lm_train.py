@@ -812,7 +812,6 @@ def test_the_command(tmp_path, capsys):
     [
         (["--data", "nowhere.txt"], "path of a text file, found none at 'nowhere.txt'"),
         (["--mixer", "kromhc", "--streams", "3"], "kromhc"),
-        (["--mixer", "mhc", "--block-size-s", "2"], "the options iterations, eps, factors; got s"),
         (["--device", "abacus"], "expected a device auto, cpu or cuda, got 'abacus'"),
         (["--out", __file__], "expected a folder to write to"),
         (["--out", "/proc"], "expected a folder to write to"),  # no file can be made there

@@ -126,7 +126,7 @@ def test_the_numerical_promise(case, dtype, tolerance, scale, generator):
     assert B.min() >= 0
 
 
-@pytest.mark.parametrize("d", range(1, 9))
+@pytest.mark.parametrize("d", range(1, 6))
 @pytest.mark.parametrize("name", ["mhc-lite", "kromhc", "go-mhc"])
 def test_the_start_is_exact_too(name, d, generator):
     # One weight is near 1 there and thousands are tiny: the worst case for adding them up.

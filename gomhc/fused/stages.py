@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -14,7 +15,6 @@ from gomhc.maps import (
     cayley,
     full_precision,
     kronecker,
-    mixture,
     permutation_matrices,
     permutations,
     sinkhorn_knopp,
@@ -114,7 +114,8 @@ def _matrix(theta: Tensor, stage: Stage) -> Tensor:
         Q = cayley(skew_symmetric(theta))
         return block_frobenius(Q, stage.option) if stage.option else Q
     if stage.kind == PERMUTATIONS:
-        return mixture(theta, permutation_matrices(stage.size).to(theta))
+        matrices = permutation_matrices(stage.size).to(theta)
+        return torch.einsum("...k,kij->...ij", theta.softmax(-1), matrices)
     if stage.kind == TRANSPORT:
         return transportation(theta)
     square = theta.unflatten(-1, (stage.size, stage.size))
