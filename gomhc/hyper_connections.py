@@ -49,7 +49,6 @@ from gomhc.checks import check_count, check_epsilon
 from gomhc.closures import shared_weights
 from gomhc.fused import STREAMED, Backend, check_backend, choose, transformed
 from gomhc.fused.layer import matrices, read_streams, write_reference, write_streams
-from gomhc.fused.stages import check_stages
 from gomhc.maps import autocast_dtype, full_precision
 from gomhc.mixers.base import Mixer, check_mixer, own_stages
 from gomhc.mixers.identity import Identity
@@ -329,8 +328,6 @@ class HyperConnection(nn.Module):
         choice = choose(self._backend(), stages, *where, bent, layer=True, hooked=hooked)
         if stages is None or choice.path == "reference":
             return None
-        if stages:
-            check_stages(stages, self.mixer.num_parameters, self.mixer.d)
         return [number for stage in stages for number in stage]
 
     def forward(

@@ -139,7 +139,6 @@ class Mixer(nn.Module, ABC):
         where = theta.dtype, theta.device.type, transformed(theta)
         choice = choose(self.backend if backend is None else backend, stages, tokens, *where)
         if stages is not None and choice.path == "fused":
-            check_stages(stages, self.num_parameters, self.d)
             return fused(theta, stages)
         with full_precision(theta):
             wide = theta.to(torch.promote_types(theta.dtype, torch.float32))
@@ -192,8 +191,11 @@ def check_start(generator: torch.Generator | None, off_diagonal_mass: float) -> 
 
 
 def own_stages(mixer: Mixer) -> tuple[Stage, ...] | None:
-    """Its stages, but None if the instance has been given another `mix` or `forward`."""
-    return None if mixer.patched else mixer.stages()
+    """Its stages, checked; None if the instance has been given another `mix` or `forward`."""
+    stages = None if mixer.patched else mixer.stages()
+    if stages is not None:
+        check_stages(stages, mixer.num_parameters, mixer.d)
+    return stages
 
 
 def near_identity(
