@@ -2,6 +2,7 @@
 
 import builtins
 import errno
+import gc
 import importlib.util
 import os
 import pickle
@@ -37,8 +38,11 @@ def half(tmp_path, monkeypatch):
     path.write_text("def half(x):\n    return x / 2\n")
 
     def load():
+        gc.collect()  # a process of its own has nothing of the one before
         spec = importlib.util.spec_from_file_location("halves", path)
         module = importlib.util.module_from_spec(spec)
+        # Numba asks for it by its name as soon as the function before has been collected.
+        monkeypatch.setitem(sys.modules, "halves", module)
         spec.loader.exec_module(module)
         return caching.cached(error_model="numpy")(module.half)
 
