@@ -21,7 +21,9 @@ from gomhc.companion.studies.training_plan import (
     RETRIED,
     RETRIED_SEEDS,
     TUNING_SEED,
+    WIDENED,
     at,
+    grid,
     judged,
     rates,
     record_name,
@@ -90,9 +92,7 @@ def test_arms_differ_in_the_mixer_alone():
 
 def losses(experiment, arm, seed):
     """Rate -> loss of the trainings that are stored."""
-    names = {
-        rate: record_name(experiment, at(rate), arm, seed) for rate in EXPERIMENTS[experiment].rates
-    }
+    names = {rate: record_name(experiment, at(rate), arm, seed) for rate in grid(experiment, arm)}
     shipped = set(records.shipped_names())
     found = {
         rate: judged(experiment, records.shipped(name))
@@ -107,6 +107,9 @@ def test_the_rate_of_an_arm_is_the_one_that_the_records_choose(experiment, arm):
     tried = [losses(experiment, arm, seed) for seed in tuning_seeds(experiment)]
     found = {rate: statistics.fmean(table[rate] for table in tried) for rate in tried[0]}
     assert min(found) < REPORTED[experiment][arm] < max(found)  # so it is inside the grid
+    planned = {rate: found[rate] for rate in EXPERIMENTS[experiment].rates}
+    edge = min(planned, key=lambda rate: planned[rate]) == max(planned)
+    assert edge == (arm in WIDENED.get(experiment, {}))
     first, second = sorted(found, key=lambda rate: found[rate])[:2]
     near = found[second] < (1 + NEAR) * found[first]
     close = {first, second} if near and len(tried) == 1 else set()

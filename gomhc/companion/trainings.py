@@ -19,6 +19,7 @@ from gomhc.companion.studies.training_plan import (
     RETRIED,
     RETRIED_SEEDS,
     at,
+    grid,
     judged,
     names_of,
     pilot_names,
@@ -299,8 +300,7 @@ def rates_tried(experiment: str) -> pd.DataFrame:
     Returns:
         Arms by rates; not a number where there is no record, infinite where it diverged.
     """
-    sizes = EXPERIMENTS[experiment]
-    tried = dict.fromkeys(sizes.arms, sizes.rates)
+    tried = {arm: grid(experiment, arm) for arm in EXPERIMENTS[experiment].arms}
     return _means(experiment, tried, tuning_seeds(experiment)).dropna(how="all")
 
 
@@ -330,5 +330,5 @@ def _means(
         losses = [judged(experiment, records.shipped(name)) for name in names]
         return fmean(math.inf if loss is None else loss for loss in losses)
 
-    table = {arm: {rate: mean(arm, rate) for rate in grid} for arm, grid in tried.items()}
-    return pd.DataFrame(table).T.rename(columns="{:g}".format)
+    table = {arm: {rate: mean(arm, rate) for rate in some} for arm, some in tried.items()}
+    return pd.DataFrame(table).T.sort_index(axis=1).rename(columns="{:g}".format)
