@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from gomhc import MIXERS
 from gomhc.lm import data
-from gomhc.lm.model import GPT, PRESETS, RESIDUAL, preset
+from gomhc.lm.model import GPT, PRESETS, RESIDUAL, evaluating, preset
 from gomhc.lm.report import stream_report
 from gomhc.maps import marginal_error
 
@@ -127,7 +128,10 @@ def test_draws_by_temperature_and_of_the_most_probable(corpus):
     free = {model.generate(start, 1, seed=seed)[3] for seed in range(60)}
     assert len(free) > 20
     assert model.generate(start, 4, top_k=10**6, seed=3) == model.generate(start, 4, seed=3)
-    assert model.generate(start, 5, temperature=1e-40) == model.generate(start, 5, temperature=0)
+    for least in (1e-40, 1e-46, 5e-324):
+        assert model.generate(start, 5, temperature=least) == model.generate(
+            start, 5, temperature=0
+        )
     with torch.no_grad():
         model.tokens.weight.zero_()  # all logits are 0
     drawn = {model.generate(start, 1, top_k=1, seed=seed)[3] for seed in range(9)}
@@ -140,6 +144,14 @@ def test_draws_by_temperature_and_of_the_most_probable(corpus):
     ):
         with pytest.raises(ValueError, match=f"expected {next(iter(wrong))} >= "):
             model.generate(start, 1, **wrong)
+
+
+def test_evaluating_leaves_every_module_as_it_was():
+    model = nn.Sequential(nn.Dropout(), nn.Dropout())
+    model[0].eval()
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == [True, False, True]
 
 
 def test_only_known_tokens_are_gone_on_from(unchecked):

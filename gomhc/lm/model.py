@@ -184,7 +184,7 @@ def preset(name: str, **changes: Any) -> GPTConfig:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and back to what it was.
+    """Switch dropout off, and every module back to what it was.
 
     Args:
         model: any module.
@@ -192,12 +192,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Returns:
         A context manager.
     """
-    was = model.training
+    was = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(was)
+        for module, training in was:
+            module.training = training
 
 
 class Attention(nn.Module):
@@ -395,6 +396,7 @@ class GPT(nn.Module):
             vocabulary = check_count("vocabulary", vocabulary, least=1)
         device = self.tokens.weight.device
         source = torch.Generator().manual_seed(seed)
+        least = torch.finfo(torch.float32).tiny  # below it the logits' dtype would divide by 0
         with evaluating(self):
             for _ in range(check_count("count", count)):
                 context = torch.tensor([written[-self.config.block :]], device=device)
@@ -406,7 +408,7 @@ class GPT(nn.Module):
                     kept = logits.topk(most)
                     none = torch.full_like(logits, -math.inf)
                     logits = none.scatter(0, kept.indices, kept.values)
-                weights = ((logits - logits.max()) / temperature).softmax(-1)
+                weights = ((logits - logits.max()) / max(temperature, least)).softmax(-1)
                 written.append(int(torch.multinomial(weights, 1, generator=source)))
         return written
 
