@@ -161,7 +161,7 @@ def _plan(options: argparse.Namespace, corpus: data.Corpus) -> TrainConfig:
     training = {name: given[name] for name in names}
     if options.warmup is None:
         stored = None if options.out is None else warmup_of(options.out)
-        training["warmup"] = min(20, options.steps) if stored is None else stored
+        training["warmup"] = min(20 if stored is None else stored, options.steps)
     return TrainConfig(model, **training)
 
 
