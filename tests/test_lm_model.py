@@ -280,6 +280,16 @@ def test_the_report_of_matrices_known_by_hand(corpus):
     assert report.dominance[0].item() == pytest.approx((length.max(-1) / length.sum(-1)).mean())
 
 
+def test_lengths_of_streams_are_those_in_float32(corpus):
+    model = nano("go-mhc")
+    with torch.no_grad():
+        model.tokens.weight.mul_(3000)  # squared lengths of 60² · 64, more than float16 holds
+    wide = stream_report(model, corpus.windows)
+    narrow = stream_report(model.half(), corpus.windows)
+    assert torch.allclose(narrow.effective, wide.effective, rtol=1e-4)
+    assert torch.allclose(narrow.dominance, wide.dominance, rtol=1e-4)
+
+
 @pytest.mark.parametrize("reduce", ["read", "mean", "sum"])
 def test_a_norm_of_every_stream(corpus, reduce):
     config = preset("nano", mixer="go-mhc", norm_streams=True, reduce=reduce)
