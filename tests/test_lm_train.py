@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -663,11 +664,12 @@ def test_fewer_steps_than_a_run_has_taken_are_refused(tmp_path, capsys):
 
 
 def test_a_run_is_sampled_from(tmp_path, capsys):
-    text, run = tmp_path / "a.txt", tmp_path / "run"
+    text, run = tmp_path / "a.txt", tmp_path / "my run"
     text.write_text("the cat sat on the mat . " * 200)
     main(["--steps", "3", "--data", str(text), "--out", str(run)])
     text.write_text("what it was has gone")
-    capsys.readouterr()
+    said = re.search("gomhc.lm.sample (.*)", capsys.readouterr().out)[1]
+    assert shlex.split(said) == [str(run), "--prompt", "…"]
     command = [str(run), "--prompt", "the c", "--count", "30"]
     assert sample.main(command) == 0
     said = capsys.readouterr().out
