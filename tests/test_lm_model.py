@@ -209,6 +209,8 @@ def test_a_dead_start_stays_dead(corpus):
         ({"heads": 3}, "heads to divide width 64, got 3"),
         ({"dropout": 1.0}, "dropout in"),
         ({"layers": 0}, "layers >= 1, got 0"),
+        ({"mixer": "hc", "offsets": math.nan}, "offsets >= 0 and finite, got nan"),
+        ({"mixer": "hc", "offsets": -0.1}, "offsets >= 0 and finite, got -0.1"),
         ({"reduce": "max"}, "reduce as read, mean or sum; got 'max'"),
     ],
 )

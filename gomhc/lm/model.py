@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gomhc.checks import check_count
+from gomhc.checks import check_count, check_epsilon
 from gomhc.hyper_connections import (
     HyperConnection,
     expand_streams,
@@ -87,8 +87,9 @@ class GPTConfig:
 
     Raises:
         TypeError: if a size is no integer.
-        ValueError: if a size is below 1, heads do not divide the width, dropout or the mass is
-            out of range, a name is unknown, or a field is set that has no part beside the others.
+        ValueError: if a size is below 1, heads do not divide the width, dropout, the mass or the
+            offsets are out of range, a name is unknown, or a field is set that has no part beside
+            the others.
     """
 
     vocabulary: int
@@ -128,6 +129,7 @@ class GPTConfig:
             names = ", ".join([RESIDUAL, *MIXERS])
             raise ValueError(f"expected a mixer out of {names}; got {self.mixer!r}")
         check_start(None, self.off_diagonal_mass)
+        check_epsilon("offsets", self.offsets)
         changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
         idle = [name for name in STREAMS if name in changed] if self.mixer == RESIDUAL else []
         if idle:
