@@ -234,12 +234,15 @@ def birkhoff_von_neumann(B: Float[Tensor, "d d"], tolerance: float | None = None
         of the sum is within about d·tolerance of that of B.
 
     Raises:
+        TypeError: if B is no tensor.
         ValueError: if B is not a doubly stochastic matrix, or all of it is below the tolerance.
 
     Source: Birkhoff 1946; Jonker, Volgenant 1987 (the assignment, through scipy).
     """
     from scipy.optimize import linear_sum_assignment  # here, as it takes a quarter as long as torch
 
+    if not isinstance(B, Tensor):
+        raise TypeError(f"expected B as a tensor, got {type(B).__name__}")
     check_one_square(B)
     if tolerance is None:
         tolerance = 1e-9 if B.dtype == torch.float64 else 1e-5

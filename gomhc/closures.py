@@ -1,7 +1,6 @@
 """What a function holds on to: modules and tensors that a copy of it would share."""
 
 import functools
-import inspect
 from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
@@ -12,9 +11,9 @@ from torch import Tensor, nn
 def shared_weights(branch: Callable[..., Any]) -> list[str]:
     """Names by which a function reaches modules or tensors, which `deepcopy` does not copy with it.
 
-    It reaches them by its defaults, its closure and its globals, and through containers, attributes
-    and functions that it finds there. A module, a partial and a bound method are copied with what
-    they hold, so that only the functions in them count.
+    It reaches them by its defaults, closure, globals and attributes, and through containers,
+    attributes and functions that it finds there. A module, a partial and a bound method are copied
+    with what they hold, so that only the functions in them count.
 
     Args:
         branch: anything that can be called.
@@ -35,16 +34,19 @@ def _of_copied(value: Any) -> Iterator[str]:
 
 def _of_function(function: FunctionType, seen: set[int]) -> Iterator[str]:
     seen.add(id(function))
-    parameters = inspect.signature(function).parameters
-    held = {name: p.default for name, p in parameters.items() if p.default is not p.empty}
-    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+    code, known = function.__code__, function.__globals__
+    # Its own defaults, where `inspect.signature` has those of the function that it wraps.
+    own = code.co_varnames[: code.co_argcount]
+    held = list(zip(reversed(own), reversed(function.__defaults__ or ()), strict=False))
+    held += (function.__kwdefaults__ or {}).items()
+    for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
         try:
-            held[name] = cell.cell_contents
+            held.append((name, cell.cell_contents))
         except ValueError:  # not assigned yet
             continue
-    known = function.__globals__
-    held |= {name: known[name] for name in _names(function.__code__) if name in known}
-    for name, value in held.items():
+    held += [(name, known[name]) for name in _names(code) if name in known]
+    held += function.__dict__.items()
+    for name, value in held:
         if _reaches(value, seen):
             yield name
 

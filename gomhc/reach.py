@@ -57,16 +57,17 @@ def nearest_in_family(
         Nearest, float64, batched as the targets.
 
     Raises:
-        TypeError: if mixer is no mixer, targets are no tensor, starts or iterations no integer, or
-            generator no torch.Generator.
+        TypeError: if mixer is no mixer, targets are no real tensor, starts or iterations no
+            integer, or generator no torch.Generator.
         ValueError: if the targets are not (..., d, d) and finite, starts < 1, or iterations or
             tolerance is negative.
 
     Source: Levenberg 1944, Marquardt 1963; damping: Nielsen, IMM-REP-1999-05.
     """
     check_mixer(mixer)
-    if not isinstance(targets, Tensor):
-        raise TypeError(f"expected targets as a tensor, got {type(targets).__name__}")
+    if not isinstance(targets, Tensor) or targets.is_complex():
+        got = targets.dtype if isinstance(targets, Tensor) else type(targets).__name__
+        raise TypeError(f"expected targets as a real tensor, got {got}")
     d, g = mixer.d, mixer.num_parameters
     if targets.ndim < 2 or targets.shape[-2:] != (d, d):
         raise ValueError(f"expected targets (..., {d}, {d}), got {tuple(targets.shape)}")

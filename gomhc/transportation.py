@@ -93,6 +93,7 @@ def inverse_transportation(B: Float[Tensor, "d d"]) -> Float[Tensor, " g"]:
         ((d − 1)²,) in B's dtype.
 
     Raises:
+        TypeError: if B is no tensor of a real floating dtype.
         ValueError: if B is not one doubly stochastic matrix, or has an entry that is zero or not
             told from zero in its dtype: the chart reaches the rim at infinity only.
     """

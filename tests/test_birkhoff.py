@@ -294,6 +294,11 @@ def test_bad_input(call, message, unchecked):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
+        (lambda: gomhc.birkhoff_von_neumann(EYE.numpy()), "B as a tensor, got ndarray"),
+        (
+            lambda: gomhc.distance_to_family(make_mixer("mhc", 3), EYE * 1j),
+            "real tensor, got torch.complex",
+        ),
         (lambda: gomhc.sample_uniform(2.5, 3), r"d as an integer, got 2\.5"),
         (lambda: gomhc.sample_uniform(3, 2.5), r"count as an integer, got 2\.5"),
         (lambda: gomhc.sample_uniform(3, 2, steps=1.5), r"steps as an integer, got 1\.5"),

@@ -357,6 +357,14 @@ def held():
     yield "weight", lambda x: x @ weight
     yield "bound", lambda x, bound=linear.forward: bound(x)
     yield "linear", functools.partial(lambda x, y: linear(x), y=1)
+    yield "net", functools.wraps(F.gelu)(lambda x, net=linear: net(F.gelu(x)))
+
+    def own(x):
+        return own.net(x)
+
+    own.net = linear
+    yield "net", own
+    yield "own", lambda x: own(x)
 
 
 @pytest.mark.parametrize("name, branch", list(held()))

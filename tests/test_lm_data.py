@@ -26,6 +26,18 @@ def song(tmp_path):
     return path
 
 
+def test_a_cache_of_one_s_own_needs_no_home(tmp_path, monkeypatch):
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(data.Path, "home", none)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    assert data.cache() == tmp_path / "cache"
+    monkeypatch.delenv("GOMHC_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert data.cache() == tmp_path / "gomhc"
+
+
 def test_the_floor_of_the_stories_is_what_their_words_cost():
     corpus = data.stories(block=64, train=5000, windows=8)
     words = vocabulary()

@@ -5,10 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from gomhc import MIXERS
 from gomhc.lm import data
-from gomhc.lm.model import GPT, PRESETS, RESIDUAL, preset
+from gomhc.lm.model import GPT, PRESETS, RESIDUAL, evaluating, preset
 from gomhc.lm.report import stream_report
 from gomhc.maps import marginal_error
 
@@ -127,7 +128,10 @@ def test_draws_by_temperature_and_of_the_most_probable(corpus):
     free = {model.generate(start, 1, seed=seed)[3] for seed in range(60)}
     assert len(free) > 20
     assert model.generate(start, 4, top_k=10**6, seed=3) == model.generate(start, 4, seed=3)
-    assert model.generate(start, 5, temperature=1e-40) == model.generate(start, 5, temperature=0)
+    for least in (1e-40, 1e-46, 5e-324):
+        assert model.generate(start, 5, temperature=least) == model.generate(
+            start, 5, temperature=0
+        )
     with torch.no_grad():
         model.tokens.weight.zero_()  # all logits are 0
     drawn = {model.generate(start, 1, top_k=1, seed=seed)[3] for seed in range(9)}
@@ -140,6 +144,14 @@ def test_draws_by_temperature_and_of_the_most_probable(corpus):
     ):
         with pytest.raises(ValueError, match=f"expected {next(iter(wrong))} >= "):
             model.generate(start, 1, **wrong)
+
+
+def test_evaluating_leaves_every_module_as_it_was():
+    model = nn.Sequential(nn.Dropout(), nn.Dropout())
+    model[0].eval()
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert [module.training for module in model.modules()] == [True, False, True]
 
 
 def test_only_known_tokens_are_gone_on_from(unchecked):
@@ -197,6 +209,8 @@ def test_a_dead_start_stays_dead(corpus):
         ({"heads": 3}, "heads to divide width 64, got 3"),
         ({"dropout": 1.0}, "dropout in"),
         ({"layers": 0}, "layers >= 1, got 0"),
+        ({"mixer": "hc", "offsets": math.nan}, "offsets >= 0 and finite, got nan"),
+        ({"mixer": "hc", "offsets": -0.1}, "offsets >= 0 and finite, got -0.1"),
         ({"reduce": "max"}, "reduce as read, mean or sum; got 'max'"),
     ],
 )
@@ -266,6 +280,16 @@ def test_the_report_of_matrices_known_by_hand(corpus):
     assert report.effective[0].item() == pytest.approx(effective, rel=1e-4)
     length = (X**2).sum(-1)
     assert report.dominance[0].item() == pytest.approx((length.max(-1) / length.sum(-1)).mean())
+
+
+def test_lengths_of_streams_are_those_in_float32(corpus):
+    model = nano("go-mhc")
+    with torch.no_grad():
+        model.tokens.weight.mul_(3000)  # squared lengths of 60² · 64, more than float16 holds
+    wide = stream_report(model, corpus.windows)
+    narrow = stream_report(model.half(), corpus.windows)
+    assert torch.allclose(narrow.effective, wide.effective, rtol=1e-4)
+    assert torch.allclose(narrow.dominance, wide.dominance, rtol=1e-4)
 
 
 @pytest.mark.parametrize("reduce", ["read", "mean", "sum"])

@@ -127,6 +127,8 @@ def test_a_large_text_takes_little_more_than_its_tokens(bpe, monkeypatch):
         (lambda: Tokenizer("words", ["a"]).decode([-1]), r"in \[0, 1\), got -1"),
         (lambda: Tokenizer("numbers", -3), "expected number of tokens >= 1, got -3"),
         (lambda: Tokenizer("words", ["a b", "c"]), "expected words without spaces, got 'a b'"),
+        (lambda: Tokenizer("characters", ["a", "bc"]), "expected characters one by one, got 'bc'"),
+        (lambda: Tokenizer("characters", ["a", ""]), "expected characters one by one, got ''"),
         (lambda: Tokenizer("words", ["a", ""]), "expected words without spaces, got ''"),
         (lambda: Tokenizer.from_state("none"), "expected the state of a tokenizer"),
         (lambda: Tokenizer.from_state("[1]"), "expected the state of a tokenizer"),
@@ -148,6 +150,16 @@ def test_what_is_wrong(make, message, unchecked):
 def test_content_of_another_type(kind, content, unchecked):
     with pytest.raises(TypeError, match="expected"):
         Tokenizer(kind, content)
+
+
+def test_a_token_is_an_integer(unchecked):
+    with pytest.raises(TypeError, match="float"):
+        Tokenizer("characters", "abc").decode([1.5])
+
+
+def test_bpe_of_what_is_no_unicode(bpe):
+    with pytest.raises(ValueError, match="expected text in Unicode, got lone surrogates"):
+        bpe.encode("a\udcff")
 
 
 def test_a_number_of_numpy_is_a_number_of_tokens():

@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from contextlib import contextmanager, redirect_stdout
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -27,6 +29,7 @@ from gomhc.lm.train import (
     Progress,
     TrainConfig,
     checkpoint,
+    chosen_device,
     evaluate,
     learning_rate,
     load,
@@ -515,6 +518,12 @@ def test_a_device_that_is_not_there(corpus, monkeypatch):
         train(config(), corpus, device="cuda:1")
 
 
+@pytest.mark.parametrize("name", ["xpu", "privateuseone", "meta"])
+def test_a_device_of_another_kind_that_is_not_there(name):
+    with pytest.raises(ValueError, match=f"device that is there, got '{name}'"):
+        chosen_device(name)
+
+
 # What goes wrong
 
 
@@ -645,12 +654,22 @@ def test_a_short_run_goes_on_by_the_same_command_with_more_steps(tmp_path, first
     assert state["config"]["warmup"] == min(first, 20)
 
 
+def test_fewer_steps_than_a_run_has_taken_are_refused(tmp_path, capsys):
+    (tmp_path / "a.txt").write_text("the cat sat on the mat . " * 200)
+    command = ["--batch", "1", "--data", str(tmp_path / "a.txt"), "--out", str(tmp_path / "run")]
+    main([*command, "--steps", "3"])
+    with pytest.raises(SystemExit, match="1"):
+        main([*command, "--steps", "2"])
+    assert "taken 3 steps, not 2" in capsys.readouterr().err
+
+
 def test_a_run_is_sampled_from(tmp_path, capsys):
-    text, run = tmp_path / "a.txt", tmp_path / "run"
+    text, run = tmp_path / "a.txt", tmp_path / "my run"
     text.write_text("the cat sat on the mat . " * 200)
     main(["--steps", "3", "--data", str(text), "--out", str(run)])
     text.write_text("what it was has gone")
-    capsys.readouterr()
+    said = re.search("gomhc.lm.sample (.*)", capsys.readouterr().out)[1]
+    assert shlex.split(said) == [str(run), "--prompt", "…"]
     command = [str(run), "--prompt", "the c", "--count", "30"]
     assert sample.main(command) == 0
     said = capsys.readouterr().out
@@ -696,6 +715,15 @@ def test_what_cannot_be_printed_is_replaced(tmp_path):
     for each in (main, sample.main):
         status, said = printed_in_ascii(each, ["--help"])
         assert status == 0 and "auto, cpu, cuda" in said
+
+
+def test_numbers_of_numpy_are_numbers_of_a_run(corpus, tmp_path, unchecked):
+    model = preset("nano", mixer="go-mhc", d=np.int64(2), **TINY)
+    plan = TrainConfig(model, np.int64(2), 4, learning_rate=np.float32(1e-3), warmup=1)
+    train(plan, corpus, out=tmp_path)
+    assert load(tmp_path).config == model
+    _, seen = train(replace(plan, steps=np.int64(3)), corpus, out=tmp_path)
+    assert seen.step == 3
 
 
 def test_a_run_gives_its_model_back(corpus, tmp_path):
@@ -781,6 +809,7 @@ def test_a_corpus_that_does_not_fit(corpus):
         ({"batch": 4, "accumulation": 3}, "accumulation to divide batch 4, got 3"),
         ({"warmup": 13}, r"warmup in \[0, steps = 12\]"),
         ({"learning_rate": 0.0}, "positive learning_rate"),
+        ({"seed": 2**63}, r"seed below 2\*\*63, got 9223372036854775808"),
         ({"precision": "int8"}, "precision auto"),
         ({"weight_decay": math.inf}, "weight_decay >= 0"),
     ],
@@ -790,7 +819,9 @@ def test_bad_plans(changes, message, unchecked):
         config(**changes)
 
 
-@pytest.mark.parametrize("change", [{"steps": 2.5}, {"steps": 12.0}, {"batch": "4"}])
+@pytest.mark.parametrize(
+    "change", [{"steps": 2.5}, {"steps": 12.0}, {"batch": "4"}, {"warmup": 2.5}]
+)
 def test_what_counts_is_an_integer(change, unchecked):
     [(name, number)] = change.items()
     with pytest.raises(TypeError, match=f"expected {name} as an integer, got {number!r}"):

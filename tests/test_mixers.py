@@ -370,6 +370,12 @@ def test_a_seed_is_no_generator(mixer, unchecked):
         mixer.initial_theta(off_diagonal_mass="small")
 
 
+def test_the_factors_of_a_product(unchecked):
+    assert gomhc.Kronecker(make_mixer("mhc", 2) for _ in range(2)).num_parameters == 8
+    with pytest.raises(TypeError, match="expected a mixer, such as .*; got str"):
+        gomhc.Kronecker(["mhc", "mhc"])
+
+
 def test_an_empty_product(unchecked):
     with pytest.raises(ValueError, match="at least one factor"):
         gomhc.Kronecker([])

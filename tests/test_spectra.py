@@ -470,6 +470,12 @@ def test_what_counts_is_an_integer(name, number, unchecked):
             search(**{name: number})
 
 
+@pytest.mark.parametrize("given", [{"targets": spectral_grid()[0]}, {"start": [0.0]}])
+def test_targets_and_starts_are_tensors(given, unchecked):
+    with pytest.raises(TypeError, match="targets as a tensor, start as one or None; got"):
+        search_spectrum(make_mixer("mhc", 3), **{"targets": TARGETS} | given)
+
+
 @pytest.mark.parametrize("region", [perfect_mirsky, karpelevich])
 def test_an_order_is_an_integer(region, unchecked):
     with pytest.raises(TypeError, match=r"expected d as an integer, got 3\.0"):

@@ -246,8 +246,10 @@ def _split(
 
 def cache() -> Path:
     """Folder of downloads and trained tokenizers: $GOMHC_CACHE, or gomhc in the user's cache."""
-    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("GOMHC_CACHE") or Path(user) / "gomhc")
+    own = os.environ.get("GOMHC_CACHE")
+    if own:  # the user may have no home, as in a container
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "gomhc"
 
 
 def _bpe(content: str, vocabulary: int) -> Tokenizer:

@@ -22,7 +22,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gomhc.checks import check_count
+from gomhc.checks import check_count, check_epsilon
 from gomhc.hyper_connections import (
     HyperConnection,
     expand_streams,
@@ -87,8 +87,9 @@ class GPTConfig:
 
     Raises:
         TypeError: if a size is no integer.
-        ValueError: if a size is below 1, heads do not divide the width, dropout or the mass is
-            out of range, a name is unknown, or a field is set that has no part beside the others.
+        ValueError: if a size is below 1, heads do not divide the width, dropout, the mass or the
+            offsets are out of range, a name is unknown, or a field is set that has no part beside
+            the others.
     """
 
     vocabulary: int
@@ -128,6 +129,7 @@ class GPTConfig:
             names = ", ".join([RESIDUAL, *MIXERS])
             raise ValueError(f"expected a mixer out of {names}; got {self.mixer!r}")
         check_start(None, self.off_diagonal_mass)
+        check_epsilon("offsets", self.offsets)
         changed = [f.name for f in fields(self) if getattr(self, f.name) != f.default]
         idle = [name for name in STREAMS if name in changed] if self.mixer == RESIDUAL else []
         if idle:
@@ -184,7 +186,7 @@ def preset(name: str, **changes: Any) -> GPTConfig:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Switch dropout off, and back to what it was.
+    """Switch dropout off, and every module back to what it was.
 
     Args:
         model: any module.
@@ -192,12 +194,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     Returns:
         A context manager.
     """
-    was = model.training
+    was = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(was)
+        for module, training in was:
+            module.training = training
 
 
 class Attention(nn.Module):
@@ -395,6 +398,7 @@ class GPT(nn.Module):
             vocabulary = check_count("vocabulary", vocabulary, least=1)
         device = self.tokens.weight.device
         source = torch.Generator().manual_seed(seed)
+        least = torch.finfo(torch.float32).tiny  # below it the logits' dtype would divide by 0
         with evaluating(self):
             for _ in range(check_count("count", count)):
                 context = torch.tensor([written[-self.config.block :]], device=device)
@@ -406,7 +410,7 @@ class GPT(nn.Module):
                     kept = logits.topk(most)
                     none = torch.full_like(logits, -math.inf)
                     logits = none.scatter(0, kept.indices, kept.values)
-                weights = ((logits - logits.max()) / temperature).softmax(-1)
+                weights = ((logits - logits.max()) / max(temperature, least)).softmax(-1)
                 written.append(int(torch.multinomial(weights, 1, generator=source)))
         return written
 

@@ -157,7 +157,7 @@ def stream_report(model: GPT, windows: Int[Tensor, "batch length"]) -> StreamRep
     gain = composite_gain(C)
     d = H.shape[-1]
     centred = C - C.mean(-1, keepdim=True)
-    gram = torch.stack([(X @ X.mT).float() for _, X in pairs], 1)
+    gram = torch.stack([X.float() @ X.float().mT for _, X in pairs], 1)
     trace = gram.diagonal(dim1=-2, dim2=-1)
     report = StreamReport(
         mixing=mean,

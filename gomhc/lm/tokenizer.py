@@ -2,6 +2,7 @@
 
 import functools
 import json
+import operator
 import re
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
@@ -30,8 +31,8 @@ class Tokenizer:
 
     Raises:
         TypeError: if the content of "numbers" is no integer, or that of another kind no strings.
-        ValueError: if there is no such kind, a token comes twice, a word holds a space or nothing,
-            or there is no number.
+        ValueError: if there is no such kind, a token comes twice, a character is none or several, a
+            word holds a space or nothing, or there is no number.
     """
 
     kind: Literal["characters", "words", "bpe", "numbers"]
@@ -51,6 +52,10 @@ class Tokenizer:
             object.__setattr__(self, "content", tokens)
             if len(self._numbers) != self.size:
                 raise ValueError(f"expected {self.kind} that differ, got one twice")
+        if self.kind == "characters":
+            for character in self._numbers:
+                if len(character) != 1:
+                    raise ValueError(f"expected characters one by one, got {character!r}")
         if self.kind == "words":
             for word in self._numbers:
                 if word.split() != [word]:
@@ -99,13 +104,16 @@ class Tokenizer:
             An array of 64-bit integers.
 
         Raises:
-            ValueError: if a token is unknown, or the content is no BPE that can encode a text in
-                parts.
+            ValueError: if a token is unknown, a text for BPE is no Unicode, or the content is no
+                BPE that can encode a text in parts.
         """
         if self.kind == "bpe":
             numbers = array("q")
             for part in _parts(text):
-                numbers.extend(_numbers_of(self._bpe, part))
+                try:
+                    numbers.extend(_numbers_of(self._bpe, part))
+                except TypeError:  # as of bytes in a command line that were no UTF-8
+                    raise ValueError("expected text in Unicode, got lone surrogates") from None
             return numbers
         tokens = text if self.kind == "characters" else text.split()
         try:
@@ -125,6 +133,7 @@ class Tokenizer:
             Their text; bytes of BPE that are no UTF-8 become replacement characters.
 
         Raises:
+            TypeError: if a token is no integer.
             ValueError: if there is no such token.
         """
         tokens = [self._known(token) for token in tokens]
@@ -138,7 +147,7 @@ class Tokenizer:
     def _known(self, token: int) -> int:
         if not 0 <= token < self.size:
             raise ValueError(f"expected tokens in [0, {self.size}), got {token}")
-        return int(token)
+        return operator.index(token)
 
     def state(self) -> str:
         """It as JSON, from which `from_state` makes it again."""

@@ -1,7 +1,7 @@
 """KromHC and kron-go: Kronecker products of smaller mixers."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 import torch
 from jaxtyping import Float
@@ -11,7 +11,7 @@ from gomhc.checks import check_count
 from gomhc.fused import Backend
 from gomhc.fused.stages import Stage
 from gomhc.maps import kronecker
-from gomhc.mixers.base import Mixer, check_start, own_stages
+from gomhc.mixers.base import Mixer, check_mixer, check_start, own_stages
 from gomhc.mixers.birkhoff_von_neumann import BirkhoffVonNeumann
 from gomhc.mixers.orthostochastic import Orthostochastic
 
@@ -25,6 +25,7 @@ class Kronecker(Mixer):
         factors: at least one mixer; the first is outermost.
 
     Raises:
+        TypeError: if a factor is no mixer.
         ValueError: if there is no factor, or factors ask for different backends.
 
     Attributes:
@@ -33,9 +34,12 @@ class Kronecker(Mixer):
 
     _backend: Backend = "auto"
 
-    def __init__(self, factors: Sequence[Mixer]) -> None:
+    def __init__(self, factors: Iterable[Mixer]) -> None:
+        factors = list(factors)
         if not factors:
             raise ValueError("expected at least one factor, got none")
+        for factor in factors:
+            check_mixer(factor)
         super().__init__(
             d=math.prod(factor.d for factor in factors),
             num_parameters=sum(factor.num_parameters for factor in factors),

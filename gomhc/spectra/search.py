@@ -141,8 +141,8 @@ def search_spectrum(
         Visits, in float64.
 
     Raises:
-        TypeError: if it is not a mixer, steps or handovers is no integer, or generator no
-            torch.Generator.
+        TypeError: if it is not a mixer, targets or start is no tensor, steps or handovers no
+            integer, or generator no torch.Generator.
         ValueError: if targets or start have the wrong shape or are not finite, steps < 0,
             learning_rate or epsilon is not positive and finite, stop < 0, or handovers is negative
             or not below steps.
@@ -151,6 +151,11 @@ def search_spectrum(
     """
     check_mixer(mixer)
     check_generator(generator)
+    if not isinstance(targets, Tensor) or not isinstance(start, Tensor | None):
+        raise TypeError(
+            "expected targets as a tensor, start as one or None; got "
+            f"{type(targets).__name__} and {type(start).__name__}"
+        )
     steps, handovers = check_count("steps", steps), check_count("handovers", handovers)
     count, g = len(targets) if targets.ndim else 0, mixer.num_parameters
     if targets.ndim != 1 or not targets.isfinite().all():

@@ -161,7 +161,7 @@ def _plan(options: argparse.Namespace, corpus: data.Corpus) -> TrainConfig:
     training = {name: given[name] for name in names}
     if options.warmup is None:
         stored = None if options.out is None else warmup_of(options.out)
-        training["warmup"] = min(20, options.steps) if stored is None else stored
+        training["warmup"] = min(20 if stored is None else stored, options.steps)
     return TrainConfig(model, **training)
 
 
@@ -200,7 +200,8 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     print(_summary(options.mixer, model.num_parameters(), seen, corpus.floor))
     if options.out is not None:
-        print(f'sample from it: python -m gomhc.lm.sample {options.out} --prompt "…"')
+        folder = f'"{options.out}"' if " " in str(options.out) else options.out
+        print(f'sample from it: python -m gomhc.lm.sample {folder} --prompt "…"')
         print(f"the model: gomhc.lm.train.load({str(options.out)!r})")
     return 0
 

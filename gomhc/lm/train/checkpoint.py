@@ -22,6 +22,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -181,7 +182,7 @@ def save(
         draft.write_bytes(safetensors.torch.save(tensors))
     state = {"tensors": file.name, "config": asdict(config), "corpus": corpus.digest}
     state["tokenizer"] = corpus.tokenizer.state()
-    content = json.dumps(state | {"progress": asdict(seen)}, indent=1)
+    content = _json(state | {"progress": asdict(seen)})
     before = _tensors_of(folder)
     with replacing(folder / STATE) as draft:
         draft.write_text(content, encoding="utf-8")
@@ -198,7 +199,7 @@ def resume(
 ) -> Progress:
     device = next(model.parameters()).device
     state, seen, tensors = _read(folder, str(device))
-    stored, asked = _flat(state["config"]), _flat(json.loads(json.dumps(asdict(config))))
+    stored, asked = _flat(state["config"]), _flat(json.loads(_json(asdict(config))))
     changed = [
         f"{key} {stored.get(key)}, not {asked.get(key)}"
         for key in asked | stored
@@ -274,6 +275,17 @@ def _check(model: GPT, tensors: dict[str, Tensor]) -> None:
 def _fill(model: GPT, tensors: dict[str, Tensor]) -> None:
     for name, weight in model.named_parameters():
         weight.copy_(tensors[f"model.{name}"])
+
+
+def _json(content: dict[str, Any]) -> str:
+    """JSON, in which NumPy's numbers are as good as Python's."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, np.generic):
+            return value.item()
+        raise TypeError(f"expected plain JSON, got {value!r}")
+
+    return json.dumps(content, indent=1, default=plain)
 
 
 def _flat(config: dict[str, Any]) -> dict[str, Any]:

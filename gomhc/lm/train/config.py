@@ -71,7 +71,8 @@ class TrainConfig:
                 raise ValueError(f"expected a positive {name}, got {getattr(self, name)}")
         if not 0 <= self.final <= 1:
             raise ValueError(f"expected final in [0, 1], got {self.final}")
-        check_count("seed", self.seed)
+        if check_count("seed", self.seed) >= 2**63:
+            raise ValueError(f"expected a seed below 2**63, got {self.seed}")
         if not 0 <= self.weight_decay < math.inf:
             raise ValueError(f"expected weight_decay >= 0, got {self.weight_decay}")
         if self.batch % self.accumulation:
@@ -80,6 +81,7 @@ class TrainConfig:
             )
         if not 0 <= self.warmup <= self.steps:
             raise ValueError(f"expected warmup in [0, steps = {self.steps}], got {self.warmup}")
+        check_count("warmup", self.warmup)
         if self.precision not in ("auto", "float32", "bfloat16"):
             raise ValueError(
                 f"expected precision auto, float32 or bfloat16; got {self.precision!r}"

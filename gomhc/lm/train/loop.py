@@ -294,6 +294,13 @@ def chosen_device(device: str | torch.device) -> torch.device:
         raise ValueError(
             f"expected a device that is there, got {device!r}: PyTorch sees {count} GPUs"
         )
+    if named.type not in ("cpu", "cuda"):
+        try:
+            torch.zeros((), device=named).item()  # "meta" holds no number
+        except (RuntimeError, AssertionError, ImportError):
+            raise ValueError(
+                f"expected a device that is there, got {device!r}: PyTorch cannot use it"
+            ) from None
     return named
 
 
