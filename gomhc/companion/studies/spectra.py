@@ -288,12 +288,27 @@ PROBES = [
         equal,
         {
             "d": 3,
-            "labels": [*SIMPLE, *GO[:2], *LATER],
+            "labels": [*SIMPLE, *GO[:2], "transport"],
             "seeds": [0, 1],
             "steps": 60,
             "every": 100,
         },
         ("spectra/equal-*", "spectra/plain-*"),
+    ),
+    # Rotations without handovers: many searches end at the same eigenvalues, so that rounding, which
+    # differs between processors, decides whose generator is handed over.
+    Probe(
+        "spectra/rotations",
+        equal,
+        {
+            "d": 3,
+            "labels": ["orthogonal"],
+            "seeds": [0, 1],
+            "steps": 60,
+            "handovers": 0,
+            "every": 100,
+        },
+        ("spectra/equal-*",),
     ),
     Probe(
         "spectra/beyond",
