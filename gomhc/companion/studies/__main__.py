@@ -174,7 +174,8 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.out is None and options.profile == "smoke" and not aside:
         parser.error("expected --out for the smoke profile, whose records are not worth keeping")
     options.out = options.out or records.SHIPPED
-    there = next(place for place in (options.out, *options.out.absolute().parents) if place.exists())
+    out = options.out.absolute()
+    there = next(place for place in (out, *out.parents) if place.exists())
     if not there.is_dir():
         parser.error(f"expected a folder as --out, got the file {there}")
     if options.shakespeare and not options.shakespeare.is_file():

@@ -295,8 +295,8 @@ PROBES = [
         },
         ("spectra/equal-*", "spectra/plain-*"),
     ),
-    # Rotations without handovers: many searches end at the same eigenvalues, so that rounding, which
-    # differs between processors, decides whose generator is handed over.
+    # Rotations without handovers: many of their searches end at one eigenvalue, so that rounding,
+    # which differs between processors, decides whose generator is handed over.
     Probe(
         "spectra/rotations",
         equal,
