@@ -231,6 +231,15 @@ def test_generator_sizes_on_the_page_of_use():
     assert "{}, {}, {} and {} for".format(*sizes) in text("use-it.md")
 
 
+def test_from_which_d_on_a_product_has_the_shorter_theta():
+    page = " ".join(text("which-mixer.md").split())
+    assert "from $d=9$ on `kron-go` (unless $d$ is a prime or twice one)" in page
+    for d in (d for d in range(4, 65) if any(d % k == 0 for k in range(2, d))):
+        twice_a_prime = d % 2 == 0 and all((d // 2) % k for k in range(2, d // 2))
+        shorter = make_mixer("kron-go", d).num_parameters < d * (d - 1) / 2
+        assert shorter == (d >= 9 and not twice_a_prime), d
+
+
 def test_where_float32_loses_orthogonality(generator):
     assert r"beyond $10^6$ in float32" in text("use-it.md")
     go = make_mixer("go-mhc", 5, s=1)

@@ -153,7 +153,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="of trainings: auto, cpu, cuda, cuda:1, …")
     parser.add_argument("--shakespeare", type=Path, help="a copy of Tiny Shakespeare")
     parser.add_argument(
-        "--texts", type=Path, help="a folder of texts: kjv.txt, tinyshakespeare.txt"
+        "--texts",
+        type=Path,
+        help="a folder of texts: kjv.txt, tinyshakespeare.txt, TinyStories-train.txt",
     )
     parser.add_argument(
         "--checkpoints",
