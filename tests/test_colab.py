@@ -191,10 +191,21 @@ def test_a_commit_that_is_not_there_is_named(tmp_path, revision):
 
 def test_editions_there_are_stay_when_new_ones_fail(tmp_path):
     (tmp_path / "colab").mkdir()
+    (tmp_path / "colab" / "README.md").write_text(f"{colab.TITLE}\n")
     (tmp_path / "colab" / "kept").touch()
     with pytest.raises(RepositoryError):
         colab.write(f"file://{ROOT}", NOBODY, tmp_path / "colab")
     assert (tmp_path / "colab" / "kept").exists()
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path, revision):
+    """`--output` once removed whatever folder it named."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis").write_text("years of work")
+    for place in (tmp_path / "mine", tmp_path / "mine" / "thesis"):
+        with pytest.raises(FileExistsError, match="expected a folder that is new, empty or of ed"):
+            colab.write(f"file://{ROOT}", revision, place)
+    assert (tmp_path / "mine" / "thesis").read_text() == "years of work"
 
 
 # Markdown for readers without MyST
