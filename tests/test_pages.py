@@ -132,6 +132,20 @@ def test_chapters_are_mentioned_by_links():
     assert [mention for mentions in bare for mention in mentions] == []
 
 
+def test_the_list_of_records_has_a_line_for_every_size_of_model():
+    """Those of letters-large once stood there as more of letters, and not made yet."""
+    chapter = CHAPTERS[-1]
+    setup, cell = (c.source for c in cells(chapter) if "is_current" in c.source)
+    namespace: dict[str, Any] = {"profile": "smoke", "seed": 0, "device": "cpu"}
+    setup = "\n".join(line for line in setup.split("\n") if line[:1] != "%")
+    exec(setup, namespace)
+    exec(cell, namespace)
+    titles = [line.partition(":")[0] for line in namespace["lines"]]
+    kinds = [title.partition("`")[2] for title in titles]
+    assert len(set(kinds)) == len(kinds)
+    assert {"lm/letters-…`", "lm/letters-large-…`"} <= set(kinds)
+
+
 # Sources.
 
 
