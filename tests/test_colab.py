@@ -255,6 +255,10 @@ def test_an_estimate_without_a_run_is_what_its_records_took(study):
     assert seconds > 0
     assert timings.duration(seconds) in timings.sentence(notebook, {})
     assert "not timed yet" in timings.sentence(nbformat.v4.new_notebook(), {})
+    # The chapter on language models reads trainings of hours, whatever the profile.
+    name = "07-language-model"
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    assert timings.stored_seconds(notebook) == 0
 
 
 def test_table_of_times_has_a_row_a_notebook():

@@ -18,7 +18,6 @@ from gomhc.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = "timings.json"
-RECORDS_OF = {"training_plan": "lm"}  # folders that are not called like their study
 Timings = dict[str, dict[str, dict[str, Any]]]  # notebook -> profile -> seconds, ran_on, date
 
 
@@ -43,7 +42,10 @@ def read(root: Path) -> Timings:
 
 
 def studies(notebook: nbformat.NotebookNode) -> set[str]:
-    """The studies that a notebook imports: in the full profile it runs them anew."""
+    """The studies that a notebook imports: in the full profile it runs them anew.
+
+    Not the stored trainings of language models, of which it imports the plan alone.
+    """
     names = set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -51,7 +53,7 @@ def studies(notebook: nbformat.NotebookNode) -> set[str]:
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.ImportFrom) and node.module == "gomhc.companion.studies":
                     names |= {alias.name for alias in node.names}
-    return {RECORDS_OF.get(name, name.replace("_", "-")) for name in names}
+    return {name.replace("_", "-") for name in names}
 
 
 def stored_seconds(notebook: nbformat.NotebookNode) -> float:
