@@ -247,7 +247,7 @@ def test_measured_times_are_gathered_and_kept(tmp_path):
     assert "`full` took 90 s on a GPU (2 January 2026)" in said
 
 
-@pytest.mark.parametrize("study", ["cost", "training_plan"])
+@pytest.mark.parametrize("study", ["cost", "stream_mixing"])
 def test_an_estimate_without_a_run_is_what_its_records_took(study):
     source = f"%matplotlib inline\nfrom gomhc.companion.studies import {study}"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
