@@ -247,6 +247,15 @@ def test_measured_times_are_gathered_and_kept(tmp_path):
     assert "`full` took 90 s on a GPU (2 January 2026)" in said
 
 
+def test_without_executed_notebooks_there_is_nothing_to_gather(tmp_path, monkeypatch, capsys):
+    """What was measured before once passed for what was found."""
+    monkeypatch.setattr(timings, "ROOT", tmp_path)
+    (tmp_path / "book").mkdir()
+    shutil.copy(ROOT / "book" / timings.KEPT, tmp_path / "book")
+    assert timings.main() == 1
+    assert "expected executed notebooks in _build/executed, found none" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("study", ["cost", "stream_mixing"])
 def test_an_estimate_without_a_run_is_what_its_records_took(study):
     source = f"%matplotlib inline\nfrom gomhc.companion.studies import {study}"

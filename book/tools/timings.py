@@ -21,10 +21,15 @@ KEPT = "timings.json"
 Timings = dict[str, dict[str, dict[str, Any]]]  # notebook -> profile -> seconds, ran_on, date
 
 
+def executed(root: Path) -> list[Path]:
+    """The notebooks that were executed in `root`, in whatever profile."""
+    return sorted((root / "_build" / "executed").glob("*/*.ipynb"))
+
+
 def gather(root: Path, known: Timings) -> Timings:
     """`known`, brought up to date from the notebooks that were executed in `root`."""
     timings = {name: dict(profiles) for name, profiles in known.items()}
-    for path in sorted((root / "_build" / "executed").glob("*/*.ipynb")):
+    for path in executed(root):
         run = nbformat.read(path, as_version=4).metadata.get("gomhc")
         if run and not path.name.endswith(".partial.ipynb"):
             timings.setdefault(path.stem, {})[run["profile"]] = {
@@ -99,9 +104,8 @@ def table(timings: Timings) -> str:
 
 def main() -> int:
     """Command line."""
-    known = read(ROOT)
-    timings = gather(ROOT, known)
-    if not timings:
+    timings = gather(ROOT, read(ROOT))
+    if not executed(ROOT):
         print("expected executed notebooks in _build/executed, found none", file=sys.stderr)
         return 1
     path = ROOT / "book" / KEPT
