@@ -27,6 +27,7 @@ import gomhc
 from benchmarks.machine import processor, timed_in_new_processes
 from gomhc.companion import probes, records
 from gomhc.companion.studies.base import BENCHMARKS, Outcome, Probe, mixer
+from gomhc.files import check_writable
 from gomhc.fused import choose
 from gomhc.fused.stages import reference
 from gomhc.maps import marginal_error
@@ -360,6 +361,7 @@ def run(
     if out is None:
         compare(**config)
         return
+    check_writable(out)
     name = f"benchmarks/{kind}-{'gpu' if config['device'] == 'cuda' else 'cpu'}"
     record = records.make(name, compare, config, [SEED], BENCHMARKS[name])
     print(f"\nrecord: {records.save(record, out)}")

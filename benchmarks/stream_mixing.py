@@ -31,6 +31,7 @@ from benchmarks.machine import processor, timed_in_new_processes
 from gomhc.companion import records
 from gomhc.companion.released import released_problem, released_settings, released_start
 from gomhc.companion.studies.base import Outcome, mixer
+from gomhc.files import check_writable
 from gomhc.stream_mixing import Problem, fit
 
 # At d = 8 the release leaves mhc-lite out (its max_safe_d is 7); go-mhc s=3 takes that place.
@@ -417,6 +418,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.out is None:
         compare(**config)
         return
+    check_writable(options.out)
     record = records.make("benchmarks/stream-mixing", compare, config, [SEED])
     print(f"\nrecord: {records.save(record, options.out)}")
 

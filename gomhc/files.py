@@ -3,6 +3,7 @@
 import os
 import secrets
 import sys
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -30,6 +31,22 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def check_writable(folder: Path) -> None:
+    """See that files can be put into a folder, before what is to go there has taken hours.
+
+    Args:
+        folder: made if it is not there.
+
+    Raises:
+        ValueError: if it cannot be made or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise ValueError(f"expected a folder to write to, got {folder}: {error}") from error
 
 
 @contextmanager

@@ -903,6 +903,10 @@ def test_without_records_an_answer_says_so(question, tmp_path):
     assert "%" not in words
 
 
+def test_every_question_is_documented():
+    assert [q for q in ANSWERS if f'"{q}"' not in answer.__doc__] == []
+
+
 def test_an_answer_needs_a_question():
     with pytest.raises(ValueError, match="expected a question out of reach, .* got 'taste'"):
         answer("taste")

@@ -191,10 +191,21 @@ def test_a_commit_that_is_not_there_is_named(tmp_path, revision):
 
 def test_editions_there_are_stay_when_new_ones_fail(tmp_path):
     (tmp_path / "colab").mkdir()
+    (tmp_path / "colab" / "README.md").write_text(f"{colab.TITLE}\n")
     (tmp_path / "colab" / "kept").touch()
     with pytest.raises(RepositoryError):
         colab.write(f"file://{ROOT}", NOBODY, tmp_path / "colab")
     assert (tmp_path / "colab" / "kept").exists()
+
+
+def test_a_folder_of_something_else_is_not_replaced(tmp_path, revision):
+    """`--output` once removed whatever folder it named."""
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis").write_text("years of work")
+    for place in (tmp_path / "mine", tmp_path / "mine" / "thesis"):
+        with pytest.raises(FileExistsError, match="expected a folder that is new, empty or of ed"):
+            colab.write(f"file://{ROOT}", revision, place)
+    assert (tmp_path / "mine" / "thesis").read_text() == "years of work"
 
 
 # Markdown for readers without MyST
@@ -236,7 +247,16 @@ def test_measured_times_are_gathered_and_kept(tmp_path):
     assert "`full` took 90 s on a GPU (2 January 2026)" in said
 
 
-@pytest.mark.parametrize("study", ["cost", "training_plan"])
+def test_without_executed_notebooks_there_is_nothing_to_gather(tmp_path, monkeypatch, capsys):
+    """What was measured before once passed for what was found."""
+    monkeypatch.setattr(timings, "ROOT", tmp_path)
+    (tmp_path / "book").mkdir()
+    shutil.copy(ROOT / "book" / timings.KEPT, tmp_path / "book")
+    assert timings.main() == 1
+    assert "expected executed notebooks in _build/executed, found none" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("study", ["cost", "stream_mixing"])
 def test_an_estimate_without_a_run_is_what_its_records_took(study):
     source = f"%matplotlib inline\nfrom gomhc.companion.studies import {study}"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
@@ -244,6 +264,10 @@ def test_an_estimate_without_a_run_is_what_its_records_took(study):
     assert seconds > 0
     assert timings.duration(seconds) in timings.sentence(notebook, {})
     assert "not timed yet" in timings.sentence(nbformat.v4.new_notebook(), {})
+    # The chapter on language models reads trainings of hours, whatever the profile.
+    name = "07-language-model"
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    assert timings.stored_seconds(notebook) == 0
 
 
 def test_table_of_times_has_a_row_a_notebook():

@@ -181,6 +181,21 @@ def test_nothing_to_compare_is_no_agreement(folders, capsys, tmp_path):
     assert "that match 'nothing/*'" in capsys.readouterr().err
 
 
+def test_a_report_that_cannot_be_written_is_said_in_a_line(folders, capsys, tmp_path):
+    asked = folders([record(loss=1.0)], [record(loss=1.0)])
+    assert main([*asked, "--markdown", str(tmp_path / "other")]) == 2
+    said = capsys.readouterr()
+    assert "Nothing moved" in said.out
+    assert "expected a file to write to as --markdown: " in said.err
+
+
+def test_fewer_rows_than_none_are_refused(folders, capsys):
+    asked = folders([record(loss=1.0)], [record(loss=2.0)])
+    with pytest.raises(SystemExit):
+        main([*asked, "--rows", "-1"])
+    assert "expected --rows of 0 or more, got -1" in capsys.readouterr().err
+
+
 def test_an_edited_record_is_refused(tmp_path, capsys):
     shutil.copytree(OURS / "polytope", tmp_path / "polytope")
     path = tmp_path / "polytope" / "coverage.json"

@@ -4,7 +4,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from gomhc.files import replacing
+from gomhc.files import check_writable, replacing
 
 
 def write(path, text):
@@ -47,3 +47,11 @@ def test_drafts_within_drafts_are_apart(tmp_path):
         outer.write_text("outer")
         inner.write_text("inner")
     assert path.read_text() == "outer"
+
+
+def test_whether_a_folder_can_be_written_to(tmp_path):
+    check_writable(tmp_path / "new" / "folder")
+    assert list((tmp_path / "new" / "folder").iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="expected a folder to write to, got .*file"):
+        check_writable(tmp_path / "file")

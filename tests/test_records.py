@@ -218,6 +218,12 @@ def test_a_file_that_is_no_record(change, message, record, tmp_path):
         records.load(path)
 
 
+def test_a_folder_in_the_place_of_a_file(tmp_path):
+    (tmp_path / "study" / "unit.json").mkdir(parents=True)
+    with pytest.raises(RecordError, match="unit.json: expected a file that can be read"):
+        records.load(tmp_path / "study" / "unit.json")
+
+
 @pytest.mark.parametrize(
     ("number", "place"),
     [

@@ -169,6 +169,24 @@ def test_an_edit_with_new_sums_is_noticed_by_the_manifest(copy):
         check(copy)
 
 
+@pytest.mark.parametrize("content", ['{"files": ', "[]", '{"files": {"a": 1}}', "{}"])
+def test_a_manifest_that_is_none_is_named(copy, content):
+    sums, old = (copy / SUMS).read_text(), hashed(copy / MANIFEST)
+    (copy / MANIFEST).write_text(content)
+    (copy / SUMS).write_text(sums.replace(old, hashed(copy / MANIFEST)))
+    with pytest.raises(ReleaseError, match=f"expected a whole {MANIFEST}"):
+        check(copy)
+
+
+def test_damaged_sums_and_folders_between_the_files_are_named(copy):
+    (copy / "extra").mkdir()
+    with pytest.raises(ReleaseError, match=rf"files of {SUMS}.*extra \(not listed\)"):
+        check(copy)
+    (copy / SUMS).write_bytes(b"\xc7\xff" * 50)
+    with pytest.raises(ReleaseError, match=f"files of {SUMS}"):
+        check(copy)
+
+
 @pytest.mark.parametrize("change", ["missing", "added"])
 def test_a_missing_or_added_file_is_noticed(copy, change):
     if change == "missing":

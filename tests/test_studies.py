@@ -287,6 +287,18 @@ def test_the_time_that_is_given(command):
     assert "the time is up; the next call goes on with the 3 left" in said.out
 
 
+def test_where_records_cannot_go_is_known_before_anything_runs(toy, tmp_path, capsys):
+    """Once every unit ran, for hours, and each record was lost when it came to be written."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SystemExit):
+        __main__.main(["--out", str(tmp_path / "file" / "below")])
+    assert f"got the file {tmp_path / 'file'}" in capsys.readouterr().err
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone" / "away")
+    assert __main__.main(["--out", str(tmp_path / "nowhere")]) == 2
+    assert "expected a folder to write to, got" in capsys.readouterr().err
+    assert toy.ran == []
+
+
 def test_a_reader_that_has_enough_ends_the_list():
     """As in `--list | head -1`, whose pipe breaks."""
     command = [sys.executable, "-u", "-m", "gomhc.companion.studies", "--list"]

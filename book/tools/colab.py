@@ -78,6 +78,7 @@ USES_A_GPU = (
     "This chapter runs on a GPU where there is one: choose it under *Runtime → Change runtime type*"
 )
 WITHOUT_A_GPU = "This chapter computes on the CPU; a GPU runtime makes it no faster"
+TITLE = "# Colab editions"  # of the page beside them
 PROFILE = "full"
 OTHERS = {
     "full": ", the largest size; for a shorter run set `book` or `smoke`",
@@ -220,15 +221,21 @@ def write(repository: str, revision: str, folder: Path) -> list[Path]:
     Args:
         repository: URL of the repository, https or file.
         revision: Full hash of a commit in it.
-        folder: Where; what was there is replaced.
+        folder: Where; editions that were there are replaced.
 
     Returns:
         The notebooks written.
 
     Raises:
         RepositoryError: If the repository or the commit cannot be used.
+        FileExistsError: If something else is there, which would be lost.
     """
     repository = checked(repository)
+    folder = folder.resolve()
+    page = folder / "README.md"
+    earlier = page.is_file() and page.read_text("utf-8", "replace").startswith(TITLE)
+    if folder.exists() and not earlier and (folder.is_file() or any(folder.iterdir())):
+        raise FileExistsError(f"expected a folder that is new, empty or of editions, got {folder}")
     draft = folder.with_name(f"{folder.name}.partial")
     shutil.rmtree(draft, ignore_errors=True)
     (draft / "notebooks").mkdir(parents=True)
@@ -240,7 +247,7 @@ def write(repository: str, revision: str, folder: Path) -> list[Path]:
             nbformat.write(notebook, draft / "notebooks" / f"{name}.ipynb")
     links = {name: colab_link(repository, name) or f"notebooks/{name}.ipynb" for name in names}
     (draft / "README.md").write_text(
-        f"# Colab editions\n\nMade by `make colab` from commit `{revision}`.\n\n"
+        f"{TITLE}\n\nMade by `make colab` from commit `{revision}`.\n\n"
         + "".join(f"- [{name}]({link})\n" for name, link in links.items()),
         encoding="utf-8",
     )
@@ -258,7 +265,7 @@ def main() -> int:
     asked = parser.parse_args()
     try:
         written = write(asked.repository, asked.revision, asked.output)
-    except (RepositoryError, GitError) as error:
+    except (RepositoryError, GitError, OSError) as error:
         print(f"{error}\nNo edition was written.", file=sys.stderr)
         return 1
     print(f"{asked.output}: {len(written)} notebooks")

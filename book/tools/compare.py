@@ -251,6 +251,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--rows", type=int, default=ROWS, help="shown of a record (%(default)s)")
     parser.add_argument("--markdown", type=Path, help="write the report to this file, too")
     asked = parser.parse_args(arguments)
+    if asked.rows < 0:
+        parser.error(f"expected --rows of 0 or more, got {asked.rows}")
     try:
         ours, other = read(asked.ours, asked.only), read(asked.other, asked.only)
     except RecordError as error:
@@ -260,8 +262,12 @@ def main(arguments: list[str] | None = None) -> int:
     said = report(comparison, asked.rows)
     print(said)
     if asked.markdown:
-        with replacing(asked.markdown) as draft:
-            draft.write_text(said + "\n", encoding="utf-8")
+        try:
+            with replacing(asked.markdown) as draft:
+                draft.write_text(said + "\n", encoding="utf-8")
+        except OSError as error:
+            print(f"expected a file to write to as --markdown: {error}", file=sys.stderr)
+            return MISUSED
     if not any(comparison.compared.values()):
         print(
             "expected records of both runs with the same configuration, found none", file=sys.stderr

@@ -195,14 +195,22 @@ def check(folder: Path) -> None:
     """
     if not (folder / SUMS).is_file():
         raise ReleaseError(f"expected a release in {folder}, found no {SUMS} there")
-    files = {path.name: sha256(path) for path in folder.iterdir() if path.name != SUMS}
-    lines = (folder / SUMS).read_text(encoding="utf-8").splitlines()
+    files = {
+        path.name: sha256(path) if path.is_file() else "no file"
+        for path in folder.iterdir()
+        if path.name != SUMS
+    }
+    lines = (folder / SUMS).read_text(encoding="utf-8", errors="replace").splitlines()
     parts = [line.partition("  ") for line in lines]
     agree(SUMS, {name: total for total, _, name in parts}, files)
 
-    listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    try:
+        listed = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        expected = {name: entry["sha256"] for name, entry in listed["files"].items()}
+    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ReleaseError(f"expected a whole {MANIFEST} in {folder}, got: {error}") from error
     del files[MANIFEST]
-    agree(MANIFEST, {name: entry["sha256"] for name, entry in listed["files"].items()}, files)
+    agree(MANIFEST, expected, files)
 
 
 def main() -> int:

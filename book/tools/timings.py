@@ -18,14 +18,18 @@ from gomhc.files import replacing
 
 ROOT = Path(__file__).resolve().parents[2]
 KEPT = "timings.json"
-RECORDS_OF = {"training_plan": "lm"}  # folders that are not called like their study
 Timings = dict[str, dict[str, dict[str, Any]]]  # notebook -> profile -> seconds, ran_on, date
+
+
+def executed(root: Path) -> list[Path]:
+    """The notebooks that were executed in `root`, in whatever profile."""
+    return sorted((root / "_build" / "executed").glob("*/*.ipynb"))
 
 
 def gather(root: Path, known: Timings) -> Timings:
     """`known`, brought up to date from the notebooks that were executed in `root`."""
     timings = {name: dict(profiles) for name, profiles in known.items()}
-    for path in sorted((root / "_build" / "executed").glob("*/*.ipynb")):
+    for path in executed(root):
         run = nbformat.read(path, as_version=4).metadata.get("gomhc")
         if run and not path.name.endswith(".partial.ipynb"):
             timings.setdefault(path.stem, {})[run["profile"]] = {
@@ -43,7 +47,10 @@ def read(root: Path) -> Timings:
 
 
 def studies(notebook: nbformat.NotebookNode) -> set[str]:
-    """The studies that a notebook imports: in the full profile it runs them anew."""
+    """The studies that a notebook imports: in the full profile it runs them anew.
+
+    Not the stored trainings of language models, of which it imports the plan alone.
+    """
     names = set()
     for cell in notebook.cells:
         if cell.cell_type == "code":
@@ -51,7 +58,7 @@ def studies(notebook: nbformat.NotebookNode) -> set[str]:
             for node in ast.walk(ast.parse(source)):
                 if isinstance(node, ast.ImportFrom) and node.module == "gomhc.companion.studies":
                     names |= {alias.name for alias in node.names}
-    return {RECORDS_OF.get(name, name.replace("_", "-")) for name in names}
+    return {name.replace("_", "-") for name in names}
 
 
 def stored_seconds(notebook: nbformat.NotebookNode) -> float:
@@ -97,9 +104,8 @@ def table(timings: Timings) -> str:
 
 def main() -> int:
     """Command line."""
-    known = read(ROOT)
-    timings = gather(ROOT, known)
-    if not timings:
+    timings = gather(ROOT, read(ROOT))
+    if not executed(ROOT):
         print("expected executed notebooks in _build/executed, found none", file=sys.stderr)
         return 1
     path = ROOT / "book" / KEPT

@@ -36,7 +36,7 @@ def keeps() -> str:
         A MyST Markdown table.
 
     Raises:
-        FileNotFoundError: if a record that it needs is not shipped.
+        RecordError: if a record that it needs is not shipped.
     """
     stacks = records.shipped("polytope/stacks").metrics
     share = records.shipped("polytope/coverage").metrics["share"][str(D)]
@@ -79,7 +79,7 @@ def costs() -> str:
         A MyST Markdown table.
 
     Raises:
-        FileNotFoundError: if a record that it needs is not shipped.
+        RecordError: if a record that it needs is not shipped.
     """
     generator = records.shipped("cost/parameters").metrics["generator"]
     flops = records.shipped("cost/flops").metrics["training"]
@@ -105,7 +105,7 @@ def speeds() -> str:
         A MyST Markdown table, a row a mixer and a column a size.
 
     Raises:
-        FileNotFoundError: if the record of the benchmark is not shipped.
+        RecordError: if the record of the benchmark is not shipped.
     """
     models = records.shipped("benchmarks/layer-cpu").metrics["models"]
     sizes = {key.removesuffix(", eager"): t for key, t in models.items() if key.endswith(", eager")}

@@ -103,7 +103,7 @@ class Power(NamedTuple):
         deviation: their standard deviation.
         half_width: of the 95 % interval of their mean, with as many seeds as the pilot had.
         seeds: how many are needed for the half-width that is wanted, if the deviation is this; by
-            chance half of such intervals come out wider.
+            chance nearly half of such intervals come out wider.
         seeds_at_most: how many, if it is as large as the upper end of its 80 % interval.
     """
 

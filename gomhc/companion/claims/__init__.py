@@ -7,8 +7,8 @@ reason. Claims stand beside their criteria in a module a topic.
 Note [Criteria]
     Thresholds are constants; the sentences of the criteria are made from them, so what is written
     is what is applied. "With a caveat" means that a weaker form of the criterion is met: the
-    wording says more than the numbers, it is true in some cases only, or a mean of few seeds
-    agrees while chance is not excluded. Each criterion says which.
+    wording says more than the numbers, or it is true in some cases only. Each criterion says
+    which.
 """
 
 from pathlib import Path
@@ -63,8 +63,8 @@ def answer(question: str, folder: str | Path | None = None) -> str:
     """Answer one of the book's questions in a few sentences, with numbers from stored records.
 
     Args:
-        question: one of "reach", "spectra", "speed", "cost", "language-model", "worth",
-            "precision", "block-size" and "streams".
+        question: one of "reach", "spectra", "speed", "cost", "composition", "language-model",
+            "worth", "precision", "block-size" and "streams".
         folder: of records; those shipped with the package if not given.
 
     Returns:

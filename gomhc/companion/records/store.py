@@ -66,7 +66,13 @@ def load(path: str | os.PathLike[str]) -> Record:
         RecordError: if it is not; the message names the file, what was expected and what came.
         FileNotFoundError: if there is no such file.
     """
-    return parse(Path(path).read_bytes(), str(path))
+    try:
+        data = Path(path).read_bytes()
+    except FileNotFoundError:
+        raise
+    except OSError as error:  # a folder of that name, a file that may not be read
+        raise RecordError(f"{path}: expected a file that can be read: {error}") from error
+    return parse(data, str(path))
 
 
 def shipped(name: str) -> Record:

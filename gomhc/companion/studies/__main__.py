@@ -30,6 +30,7 @@ from gomhc.companion.probes import STORED, renew
 from gomhc.companion.records.provenance import cpu_time
 from gomhc.companion.studies import Stopped, Unit, differences, probes, units
 from gomhc.companion.studies.estimate import estimate
+from gomhc.files import check_writable
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
@@ -152,7 +153,9 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--device", default="auto", help="of trainings: auto, cpu, cuda, cuda:1, …")
     parser.add_argument("--shakespeare", type=Path, help="a copy of Tiny Shakespeare")
     parser.add_argument(
-        "--texts", type=Path, help="a folder of texts: kjv.txt, tinyshakespeare.txt"
+        "--texts",
+        type=Path,
+        help="a folder of texts: kjv.txt, tinyshakespeare.txt, TinyStories-train.txt",
     )
     parser.add_argument(
         "--checkpoints",
@@ -173,8 +176,10 @@ def parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
     if options.out is None and options.profile == "smoke" and not aside:
         parser.error("expected --out for the smoke profile, whose records are not worth keeping")
     options.out = options.out or records.SHIPPED
-    if options.out.exists() and not options.out.is_dir():
-        parser.error(f"expected a folder as --out, got the file {options.out}")
+    out = options.out.absolute()
+    there = next(place for place in (out, *out.parents) if place.exists())
+    if not there.is_dir():
+        parser.error(f"expected a folder as --out, got the file {there}")
     if options.shakespeare and not options.shakespeare.is_file():
         parser.error(f"expected a text file as --shakespeare, found none at {options.shakespeare}")
     if options.texts and not options.texts.is_dir():
@@ -223,6 +228,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     done_with = {"current", "missing"} if options.stale else {"current"}
     todo = [unit for unit in chosen if states[unit.name] not in done_with]
+    if todo and not options.estimate:
+        try:
+            check_writable(options.out)
+        except ValueError as error:
+            print(error, file=sys.stderr)
+            return MISUSED
     if options.estimate or (options.profile == "full" and todo and options.minutes > 0):
         print(foretold(todo, options), flush=True)
     if options.estimate:
