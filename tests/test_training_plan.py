@@ -73,6 +73,11 @@ def test_an_experiment_begins_with_its_pilot_and_ends_with_its_controls():
         assert letters[-1] == record_name("letters", "dead", GO, 0)
 
 
+def test_the_trainings_of_the_book_are_there_and_took_about_ten_hours_of_two_cores():
+    every = [records.shipped(unit.name) for unit in units("book")]
+    assert sum(run.provenance.cpu_seconds for run in every) / 3600 / 2 < 10.5
+
+
 def test_seeds_that_choose_are_not_reported():
     for experiment, sizes in EXPERIMENTS.items():
         for arm in sizes.arms:
