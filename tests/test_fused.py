@@ -17,6 +17,9 @@ from gomhc.fused import FEWEST_TOKENS, backend_report, choose
 from gomhc.fused.stages import CAYLEY, FREE, PERMUTATIONS, SINKHORN, TRANSPORT, Stage, reference
 
 numba = pytest.importorskip("numba")
+from numba import types  # noqa: E402
+from numba.extending import intrinsic  # noqa: E402
+
 from gomhc.fused import lanes, threads  # noqa: E402
 from gomhc.fused.ops import mix, mix_backward  # noqa: E402
 
@@ -477,6 +480,35 @@ def test_all_shares_are_done_where_the_runtime_gives_fewer_threads():
         "torch.set_num_threads(1); print(torch.equal(found, mix(theta, [0, 4, 2])))"
     )
     assert said_with(code, OMP_THREAD_LIMIT="2") == "True\n"
+
+
+@intrinsic
+def _owner(typingctx, array):
+    """Address of what counts the references to an array."""
+
+    def generate(context, builder, signature, arguments):
+        owner = context.make_array(signature.args[0])(context, builder, arguments[0]).meminfo
+        return builder.ptrtoint(owner, context.get_value_type(types.intp))
+
+    return types.intp(array), generate
+
+
+@numba.njit
+def _share(share, shares, out, pair):
+    out[share, 0] = 1 + _owner(out) + _owner(out[share]) + _owner(pair[0]) + _owner(pair[1][0])
+
+
+@numba.njit
+def _owners(pool, first, shares, arguments):
+    threads.run(pool, first, shares, _share, arguments)
+
+
+def test_shares_count_no_references_and_write_to_lines_of_their_own(two_threads):
+    """Two threads once took the counts from each other, and were slower than one."""
+    out = threads.rooms(2, 3, np.int64)
+    assert out.strides[0] >= 3 * 8 + threads.APART
+    threads.spread(_owners, 2, out, (out, (out,)))
+    assert out[:, 0].tolist() == [1, 1]
 
 
 def test_many_threads_of_python_may_call_at_once(two_threads):

@@ -101,11 +101,12 @@ def _plan(flat: tuple[int, ...]) -> tuple[Any, ...]:
 def _rooms(X: Tensor, size: int, flat: Sequence[int], shares: int) -> tuple[Any, ...]:
     """What the reading passes need to work, as their first arguments: see `gomhc.fused.streams`."""
     from gomhc.fused.lanes import WIDTH
+    from gomhc.fused.threads import rooms
 
     d, C = X.shape[1:]
     stages, r, mixing, needed = _plan(tuple(flat))
-    w = np.empty((shares, (r.lanes + 4 * size + 2 * d + 2) * WIDTH))
-    row, weights = (np.empty((shares, n), np.float32) for n in (C, d + d * d))
+    w = rooms(shares, (r.lanes + 4 * size + 2 * d + 2) * WIDTH)
+    row, weights = (rooms(shares, n, np.float32) for n in (C, d + d * d))
     return stages, r, w, row, weights, mixing, needed
 
 
@@ -265,12 +266,12 @@ def write_streams_backward(slope: Tensor, answer: Tensor, post: Tensor) -> tuple
     """Derivatives by F and H_post; that by Y is the slope."""
     from gomhc.fused import streams
     from gomhc.fused.entries import bits
-    from gomhc.fused.threads import spread
+    from gomhc.fused.threads import rooms, spread
 
     slope, answer, post = (x.detach().contiguous() for x in (slope, answer, post))
     by_answer, by_post = torch.empty_like(answer), torch.empty_like(post)
     shares, (d, C) = _shares(slope), slope.shape[1:]
-    row = np.empty((shares, C), np.float32)
+    row = rooms(shares, C, np.float32)
     arrays = [bits(x) for x in (slope, answer, post)]
     spread(
         streams.write_backward,

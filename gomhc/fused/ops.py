@@ -25,7 +25,7 @@ def stages_of(flat: Sequence[int]) -> tuple[Stage, ...]:
 def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> Tensor:
     """Fill `out`, all threads of PyTorch at work; returns the numbers of hard tokens."""
     from gomhc.fused.cpu import WIDTH, families, room, sweep
-    from gomhc.fused.threads import spread
+    from gomhc.fused.threads import rooms, spread
 
     stages, tokens = stages_of(flat), len(theta)
     d = order_of(stages)
@@ -38,7 +38,7 @@ def _on_cpu(theta: Tensor, slope: Tensor, flat: Sequence[int], out: Tensor) -> T
     r = room(stages)
 
     def work(shares: int, arrays: Sequence[np.ndarray]) -> None:
-        w = np.empty((shares, r.lanes * WIDTH))
+        w = rooms(shares, r.lanes * WIDTH)
         spread(sweep, shares, tables(stages), r, w, *arrays, families(stages))
 
     if whole:

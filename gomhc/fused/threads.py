@@ -10,6 +10,12 @@ Note [Threads]
     Work comes in shares, and what a share gives never depends on how many there are. A process made
     by fork has no threads but its own, and OpenMP would wait for those of its parent: there all
     shares are done one after the other.
+
+Note [Cache lines]
+    What a share works with stands `APART` bytes from what others write. Two cores that write to one
+    line of a cache take it from each other at every turn, and two shares are slower than one. So it
+    is with the count of an array's references, which Numba raises and lowers around many a call:
+    shares are given arrays that have no owner to count for. Their caller keeps them alive.
 """
 
 import ctypes
@@ -19,6 +25,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from llvmlite import ir
 from numba import types
@@ -28,6 +35,7 @@ from numba.extending import intrinsic
 from gomhc.fused.process import Process
 
 NONE = (0, 0, 0, 0)  # the pool of who does the work alone
+APART = 128  # two lines, as some processors fetch them in pairs
 _ENTRIES = ("GOMP_parallel", "omp_get_thread_num", "omp_get_num_threads")
 _BYTES, _INT = ir.IntType(8).as_pointer(), ir.IntType(32)
 
@@ -55,6 +63,11 @@ def _addresses() -> tuple[int, int, int] | None:
         first, second, third = (address.value or 0 for address in entries)
         return first, second, third
     return None
+
+
+def rooms(shares: int, numbers: int, dtype: Any = np.float64) -> np.ndarray:
+    """What shares write to while they work: (shares, numbers or more), see Note [Cache lines]."""
+    return np.empty((shares, numbers + APART // np.dtype(dtype).itemsize), dtype)
 
 
 def spread(entry: Callable[..., Any], shares: int, *arguments: Any) -> None:
@@ -85,6 +98,18 @@ def report() -> str:
     return "PyTorch's own"
 
 
+def _lent(context: Any, builder: Any, kind: Any, value: Any) -> Any:
+    """A value of this type whose arrays have no owner, see Note [Cache lines]."""
+    if hasattr(kind, "types"):  # a tuple
+        parts = zip(kind.types, cgutils.unpack_tuple(builder, value), strict=True)
+        return context.make_tuple(builder, kind, [_lent(context, builder, *x) for x in parts])
+    if isinstance(kind, types.Array):
+        array = context.make_array(kind)(context, builder, value)
+        array.meminfo = cgutils.get_null_value(array.meminfo.type)
+        return array._getvalue()
+    return value
+
+
 @intrinsic
 def run(typingctx, pool, first, shares, function, arguments):
     """Call function(share, shares, *arguments), which is compiled and raises nothing.
@@ -101,7 +126,8 @@ def run(typingctx, pool, first, shares, function, arguments):
         def call(builder, share, shares, packed):
             # Whether it raised is not asked: on another thread nobody could hear of it.
             inner, to = compiled.fndesc, context.declare_function(builder.module, compiled.fndesc)
-            values = [share, shares, *cgutils.unpack_tuple(builder, packed)]
+            lent = _lent(context, builder, arguments, packed)
+            values = [share, shares, *cgutils.unpack_tuple(builder, lent)]
             context.call_conv.call_function(builder, to, inner.restype, inner.argtypes, values)
 
         asked = ir.FunctionType(_INT, ()).as_pointer()
