@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return DONE
     done_with = {"current", "missing"} if options.stale else {"current"}
     todo = [unit for unit in chosen if states[unit.name] not in done_with]
-    if todo and not options.estimate:
+    if todo and not options.estimate and options.minutes > 0:
         try:
             check_writable(options.out)
         except ValueError as error:

@@ -160,6 +160,8 @@ PROBES = [
             "steps": 40,
         },
         ("cost/pareto-*",),
-        absolute=1e-6,  # a search ends when it is as near as that
+        # A search ends when it is as near as 1e-6; one for a permutation on its way to infinity,
+        # by rotations 1e-4 away, and two processors' ends are 2e-6 apart there.
+        absolute=1e-5,
     ),
 ]
