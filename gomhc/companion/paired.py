@@ -18,6 +18,15 @@ def _half_width(deviation: float, seeds: int) -> float:
     return float(stats.t.ppf(SURE, seeds - 1)) * deviation / math.sqrt(seeds)
 
 
+def _percent(share: float) -> str:
+    """To a tenth of a percent, or a hundredth where the sign could not be told otherwise."""
+    for digits in (1, 2):
+        said = f"{share:+.{digits}%}"
+        if said.strip("+-0.%"):
+            return said
+    return "0.0%"
+
+
 class Difference(NamedTuple):
     """Paired differences between two arms, as shares of the second one's mean.
 
@@ -35,7 +44,7 @@ class Difference(NamedTuple):
 
     def __str__(self) -> str:
         """Mean and interval in percent."""
-        mean, low, high = (f"{x:+.1%}".replace("-0.0%", "0.0%") for x in self[:3])
+        mean, low, high = (_percent(x) for x in self[:3])
         return f"{mean} ({low} to {high})"
 
     @property

@@ -70,6 +70,9 @@ COMPARED = (
     _Row("go-mhc s=2: d = 2", (GO, "d2"), (GO, "")),
     _Row("identity: d = 2", ("identity", "d2-identity"), ("identity", "")),
     _Row("identity: d = 1", ("identity", "d1-identity"), ("identity", "")),
+    _Row("identity: d = 1 against residual", ("identity", "d1-identity"), ("residual", "")),
+    _Row("go-mhc s=2: d = 8 against identity", (GO, "d8"), ("identity", "d8-identity")),
+    _Row("go-mhc s=2: d = 2 against identity", (GO, "d2"), ("identity", "d2-identity")),
 )
 
 

@@ -21,7 +21,9 @@ Note [Plan]
     lowest at 0.006.
 
     All arms are trained on the letters. The longer text and the stories have the three arms of the
-    question: with more, the book's profile would not fit into ten hours of two cores.
+    question: with more, the book's profile would not fit into ten hours of two cores. That was
+    decided when these arms were finished on both; until then the plan had all arms for the Bible,
+    and mhc, go-mhc s=1 and transport for the stories, of which nothing was trained.
 
     Where a profile is made in one go, on a GPU, every rate of the grid is reported.
 
